@@ -1,0 +1,132 @@
+# imgbuild: one Makefile, out of tree. `make help` lists the targets.
+#
+# Objects lie in build/<mode>/obj; everything but the programs' main files goes into one archive, out of which the
+# linker takes only what a program needs. That is how the front stays small: it is linked to two libraries, and a
+# front that called into libcurl would not link.
+
+MODE ?= debug
+BUILD ?= build/$(MODE)
+PREFIX ?= /usr/local
+DESTDIR ?=
+V ?=
+
+CC ?= gcc
+AR = gcc-ar
+PKG_CONFIG ?= pkg-config
+HOSTCC_ARM64 ?= aarch64-linux-gnu-gcc
+
+WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
+	-Wcast-align -Wnull-dereference -Wno-missing-field-initializers -fno-common
+WERROR ?= -Werror
+SANITIZE ?= $(if $(filter debug,$(MODE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined)
+comma = ,
+
+CPPFLAGS_ALL = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(CPPFLAGS)
+CFLAGS_MODE = $(if $(filter debug,$(MODE)),-Og -g,-O2 -g -D_FORTIFY_SOURCE=2)
+CFLAGS_ALL = -std=gnu17 $(WARNINGS) $(WERROR) $(CFLAGS_MODE) $(SANITIZE) -fvisibility=hidden -fstack-protector-strong \
+	-fPIE -pthread -ffunction-sections -fdata-sections $(CFLAGS)
+LDFLAGS_ALL = $(SANITIZE) -pie -pthread -Wl,-z,relro,-z,now,--gc-sections,--as-needed $(LDFLAGS)
+
+FRONT_PKGS = libcrypto jansson
+ENGINE_PKGS = $(FRONT_PKGS) libarchive fdisk ext2fs e2p com_err libzstd libdeflate libcurl libsolv libsolvext libkmod
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(ENGINE_PKGS) 2>/dev/null)
+FRONT_LIBS := $(shell $(PKG_CONFIG) --libs $(FRONT_PKGS) 2>/dev/null)
+ENGINE_LIBS := $(shell $(PKG_CONFIG) --libs $(ENGINE_PKGS) 2>/dev/null)
+
+MAINS = builder/cli/front_main.c builder/cli/engine_main.c
+LIB_SRCS := $(filter-out $(MAINS),$(wildcard lib/*.c plan/*.c cache/*.c kernels/*.c initrd/*.c builder/*.c builder/*/*.c))
+LIB_OBJS = $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
+INIT_SRCS := $(wildcard initrd/init/*.c)
+INIT_HDRS := $(wildcard initrd/init/*.h initrd/*.h)
+
+UNIT_SRCS := $(wildcard tests/unit/*.c)
+UNIT_BINS = $(UNIT_SRCS:tests/unit/%.c=$(BUILD)/tests/%)
+FUZZ_SRCS := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_REPLAYS = $(FUZZ_SRCS:tests/fuzz/fuzz_%.c=$(BUILD)/tests/replay_%)
+TOOL_SRCS := $(wildcard tests/tools/*.c)
+TOOL_BINS = $(TOOL_SRCS:tests/tools/%.c=$(BUILD)/tests/%)
+
+PROGRAMS = $(foreach m,$(MAINS),$(if $(wildcard $(m)),$(BUILD)/$(if $(findstring front,$(m)),imgbuild,imgbuild-engine)))
+
+Q = $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+.PHONY: all
+all: $(PROGRAMS) $(TOOL_BINS) ## build build/debug/imgbuild with ASan and UBSan (the default)
+
+.PHONY: release
+release: ## build build/release/imgbuild, optimised
+	+$(Q)$(MAKE) --no-print-directory MODE=release all
+
+.PHONY: help
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+$(BUILD)/obj/%.o: %.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(BUILD)/libimgbuild.a: $(LIB_OBJS) $(BUILD)/obj/initrd/init_blob.o
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/imgbuild: $(BUILD)/obj/builder/cli/front_main.o $(BUILD)/libimgbuild.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(FRONT_LIBS)
+
+$(BUILD)/imgbuild-engine: $(BUILD)/obj/builder/cli/engine_main.o $(BUILD)/libimgbuild.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(ENGINE_LIBS)
+
+# The guest's init: static, small, without sanitizers (it is process 1 of another machine). It is put into the engine
+# as data. The one for the other architecture is built where a cross compiler is; without, it is empty, and the engine
+# says so when it is needed.
+INIT_FLAGS = -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) $(WERROR) -Os -static -fno-pie -no-pie -ffunction-sections \
+	-Wl,--gc-sections,--build-id=none -s
+
+$(BUILD)/init-amd64: CC_INIT = $(if $(filter aarch64,$(shell uname -m)),x86_64-linux-gnu-gcc,$(CC))
+$(BUILD)/init-arm64: CC_INIT = $(if $(filter aarch64,$(shell uname -m)),$(CC),$(HOSTCC_ARM64))
+$(BUILD)/init-amd64 $(BUILD)/init-arm64: $(INIT_SRCS) $(INIT_HDRS)
+	$(call say,INIT,$@)
+	@mkdir -p $(@D)
+	$(Q)if command -v $(CC_INIT) >/dev/null; then $(CC_INIT) $(INIT_FLAGS) -o $@ $(INIT_SRCS); else : >$@; fi
+
+$(BUILD)/obj/initrd/init_blob.o: initrd/init_blob.S $(BUILD)/init-amd64 $(BUILD)/init-arm64
+	$(call say,AS,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -DINIT_AMD64='"$(BUILD)/init-amd64"' -DINIT_ARM64='"$(BUILD)/init-arm64"' -c -o $@ $<
+
+$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libimgbuild.a
+	$(call say,TEST,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -MMD -MP -o $@ $< $(LDFLAGS_ALL) $(BUILD)/libimgbuild.a \
+		$(ENGINE_LIBS) -lcmocka
+
+$(BUILD)/tests/%: tests/tools/%.c $(BUILD)/libimgbuild.a
+	$(call say,TOOL,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -MMD -MP -o $@ $< $(LDFLAGS_ALL) $(BUILD)/libimgbuild.a \
+		$(ENGINE_LIBS)
+
+$(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(BUILD)/libimgbuild.a
+	$(call say,REPLAY,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -o $@ $< tests/fuzz/replay.c $(LDFLAGS_ALL) \
+		$(BUILD)/libimgbuild.a $(ENGINE_LIBS)
+
+-include $(LIB_OBJS:.o=.d) $(wildcard $(BUILD)/obj/builder/cli/*_main.d $(BUILD)/tests/*.d)
+
+# `make unit` runs all unit tests here; `make unit T=toml` one of them.
+.PHONY: unit
+unit: $(if $(T),$(BUILD)/tests/test_$(T),$(UNIT_BINS) $(TOOL_BINS)) ## run the unit tests, or one: make unit T=toml
+	$(Q)set -e; for t in $(if $(T),$(BUILD)/tests/test_$(T),$(UNIT_BINS)); do echo "== $$t"; \
+		IMGBUILD_TEST_DATA=$${IMGBUILD_TEST_DATA:-../shared/data} $$t; done
+
+.PHONY: fuzz
+fuzz: ## fuzz one target with libFuzzer: make fuzz M=toml SECS=60
+	$(Q)tests/fuzz/run $(M) $(or $(SECS),60)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build compile_commands.json
