@@ -42,7 +42,8 @@ INIT_HDRS := $(wildcard initrd/init/*.h initrd/*.h)
 UNIT_SRCS := $(wildcard tests/unit/*.c)
 UNIT_BINS = $(UNIT_SRCS:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRCS := $(wildcard tests/fuzz/fuzz_*.c)
-FUZZ_REPLAYS = $(FUZZ_SRCS:tests/fuzz/fuzz_%.c=$(BUILD)/tests/replay_%)
+FUZZ_NAMES = $(FUZZ_SRCS:tests/fuzz/fuzz_%.c=%)
+FUZZ_REPLAYS = $(FUZZ_NAMES:%=$(BUILD)/tests/replay_%)
 TOOL_SRCS := $(wildcard tests/tools/*.c)
 TOOL_BINS = $(TOOL_SRCS:tests/tools/%.c=$(BUILD)/tests/%)
 
@@ -109,6 +110,13 @@ $(BUILD)/tests/%: tests/tools/%.c $(BUILD)/libimgbuild.a
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -MMD -MP -o $@ $< $(LDFLAGS_ALL) $(BUILD)/libimgbuild.a \
 		$(ENGINE_LIBS)
 
+# Only with clang and its coverage, as tests/fuzz/run calls it.
+$(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libimgbuild.a
+	$(call say,FUZZ,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -fsanitize=fuzzer -o $@ $< $(LDFLAGS_ALL) \
+		$(BUILD)/libimgbuild.a $(ENGINE_LIBS)
+
 $(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(BUILD)/libimgbuild.a
 	$(call say,REPLAY,$@)
 	@mkdir -p $(@D)
@@ -123,9 +131,71 @@ unit: $(if $(T),$(BUILD)/tests/test_$(T),$(UNIT_BINS) $(TOOL_BINS)) ## run the u
 	$(Q)set -e; for t in $(if $(T),$(BUILD)/tests/test_$(T),$(UNIT_BINS)); do echo "== $$t"; \
 		IMGBUILD_TEST_DATA=$${IMGBUILD_TEST_DATA:-../shared/data} $$t; done
 
+# What `make check` runs, all of it built. The tests themselves run as an ordinary user: tests/check sees to it.
+.PHONY: tests
+tests: all $(UNIT_BINS) $(TOOL_BINS) $(FUZZ_REPLAYS) ## build all test programs
+
+.PHONY: deps deps-present
+deps: ## install the Debian packages that everything here needs (apt-get, through sudo when not root)
+	$(Q)tests/deps/install
+
+deps-present:
+	$(Q)tests/deps/install --check 2>/dev/null || tests/deps/install
+
+# The parts: lint unit toml replay cli e2e. The tests want both programs in both modes: ASan's for correctness, the
+# release for what the front is linked to.
+.PHONY: check
+check: deps-present ## everything that CI runs, as an unprivileged user; check-PART runs one of lint unit toml replay cli e2e
+	+$(Q)$(MAKE) --no-print-directory tests
+	+$(Q)$(MAKE) --no-print-directory MODE=release all
+	$(Q)tests/check lint unit toml replay cli e2e
+
+.PHONY: check-lint check-unit check-toml check-replay check-cli check-e2e lint fuzz-replay
+lint: check-lint ## what the compiler does not check: include directions, libraries, symbols, contracts, shell
+fuzz-replay: check-replay ## run every fuzz target over its corpus
+check-lint check-unit check-toml check-replay check-cli check-e2e: check-%: deps-present
+	+$(Q)$(MAKE) --no-print-directory $(if $(filter %-unit %-toml,$@),$(UNIT_BINS) $(TOOL_BINS)) \
+		$(if $(filter %-replay,$@),$(FUZZ_REPLAYS)) $(if $(filter %-cli %-e2e %-lint,$@),all)
+	+$(Q)$(if $(filter %-cli %-e2e %-lint,$@),$(MAKE) --no-print-directory MODE=release all,:)
+	$(Q)tests/check $*
+
 .PHONY: fuzz
 fuzz: ## fuzz one target with libFuzzer: make fuzz M=toml SECS=60
-	$(Q)tests/fuzz/run $(M) $(or $(SECS),60)
+	$(Q)tests/fuzz/run "$(M)" "$(or $(SECS),60)"
+
+.PHONY: bless
+bless: $(UNIT_BINS) ## rewrite the golden files from what the code gives now; read the difference before committing
+	$(Q)set -e; for t in $(UNIT_BINS); do IMGBUILD_BLESS=1 IMGBUILD_TEST_DATA=$${IMGBUILD_TEST_DATA:-../shared/data} \
+		$$t >/dev/null 2>&1 || true; done; git --no-pager diff --stat -- tests plan initrd builder
+
+.PHONY: demo
+demo: deps-present release ## build the embedded default, show the hit, boot the result to a login
+	$(Q)tests/demo
+
+.PHONY: bench
+bench: deps-present release ## measure against qemu-img, cpio and the ancestor's pipeline, side by side
+	$(Q)tests/bench/run $(BENCH)
+
+.PHONY: testdata
+testdata: ## fetch the public test data by digest, for checkouts without ../shared
+	$(Q)tests/testdata/fetch
+
+.PHONY: install
+install: ## install the release build: make install PREFIX=/usr DESTDIR=…
+	+$(Q)$(MAKE) --no-print-directory MODE=release all
+	install -D -m 0755 build/release/imgbuild $(DESTDIR)$(PREFIX)/bin/imgbuild
+	install -D -m 0755 build/release/imgbuild-engine $(DESTDIR)$(PREFIX)/libexec/imgbuild/imgbuild-engine
+	install -D -m 0644 docs/imgbuild.1 $(DESTDIR)$(PREFIX)/share/man/man1/imgbuild.1
+	install -D -m 0644 docs/completions/imgbuild.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/imgbuild
+	install -d $(DESTDIR)$(PREFIX)/share/doc/imgbuild/recipes
+	install -m 0644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/imgbuild/
+	install -m 0644 recipes/*.toml $(DESTDIR)$(PREFIX)/share/doc/imgbuild/recipes/
+
+compile_commands.json: Makefile
+	$(call say,GEN,$@)
+	$(Q)printf '%s\n' $(LIB_SRCS) $(wildcard $(MAINS)) $(UNIT_SRCS) $(TOOL_SRCS) $(FUZZ_SRCS) $(INIT_SRCS) | \
+		jq -Rn --arg dir "$(CURDIR)" --arg cc '$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL)' \
+		'[inputs | {directory: $$dir, file: ., command: ($$cc + " -c " + .)}]' >$@
 
 .PHONY: clean
 clean: ## remove what was built
