@@ -6,6 +6,7 @@
 #ifndef IMGBUILD_BUILDER_CLI_OPTIONS_H
 #define IMGBUILD_BUILDER_CLI_OPTIONS_H
 
+#include "builder/vm/accel.h"
 #include "lib/arch.h"
 #include "lib/err.h"
 #include "lib/strv.h"
@@ -27,7 +28,6 @@ enum verb {
 	VERB_COUNT
 };
 
-enum accel_choice { ACCEL_CHOICE_AUTO, ACCEL_CHOICE_KVM, ACCEL_CHOICE_TCG };
 enum clone_mode { CLONE_AUTO, CLONE_REFLINK, CLONE_COPY, CLONE_QCOW2 };
 
 struct options {

@@ -1,0 +1,224 @@
+#include "builder/cli/entries.h"
+#include "builder/cli/terminal.h"
+#include "builder/manifest.h"
+#include "builder/vm/qemu.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Bytes that the files of an entry take on the disk. */
+static uint64_t entry_stored_bytes(const char *path)
+{
+	_cleanup_closedir_ DIR *dir = opendir(path);
+	struct dirent *entry;
+	uint64_t total = 0;
+	struct stat st;
+
+	while (dir && (entry = readdir(dir)))
+		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+			total += (uint64_t)st.st_blocks * 512;
+	return total;
+}
+
+static const char *format_time(char out[static 32], int64_t published_ns)
+{
+	time_t seconds = (time_t)(published_ns / 1000000000);
+	struct tm tm;
+
+	if (!localtime_r(&seconds, &tm) || strftime(out, 32, "%Y-%m-%d %H:%M", &tm) == 0)
+		(void)snprintf(out, 32, "?");
+	return out;
+}
+
+/* What is known of one entry for a listing: a new object. An entry that cannot be read is listed with its error. */
+static json_t *describe_item(const struct store_item *item)
+{
+	struct err ignored = ERR_INIT;
+	json_t *manifest = NULL, *object;
+	bool damaged = manifest_load(item->path, &manifest, &ignored) < 0;
+
+	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "key", item->name, "path", item->path, "state",
+		damaged			      ? "damaged" :
+		item->kind == STORE_FAILED ? "failed" :
+						"ready",
+		"name", manifest_text(manifest, "name"), "arch", manifest_text(manifest, "arch"), "stored_bytes",
+		(json_int_t)entry_stored_bytes(item->path), "published", (json_int_t)(item->published_ns / 1000000000));
+	json_decref(manifest);
+	return object;
+}
+
+static void print_row(FILE *out, const struct store_item *item, const json_t *object)
+{
+	char size[32], when[32], clean[64];
+	const char *name = manifest_text(object, "name");
+
+	/* The key is cut for the eye; failed builds keep their number. */
+	(void)fprintf(out, "%.16s%-4s %-7s %-6s %8s  %s  %s\n", item->name,
+		item->kind == STORE_FAILED && strrchr(item->name, '-') ? strrchr(item->name, '-') : "",
+		manifest_text(object, "state"), manifest_text(object, "arch"),
+		format_bytes(size, (uint64_t)json_integer_value(json_object_get(object, "stored_bytes"))),
+		format_time(when, item->published_ns), err_sanitize(clean, sizeof(clean), name, strlen(name)));
+}
+
+int entries_list(const struct store *store, bool json, FILE *out, struct err *e)
+{
+	static const enum store_kind kinds[] = { STORE_IMAGE, STORE_FAILED };
+	json_t *array = json_array();
+	int r = array ? 0 : err_set(e, -ENOMEM, "out of memory");
+
+	for (size_t k = 0; r == 0 && k < ARRAY_SIZE(kinds); k++) {
+		_cleanup_store_listing_ struct store_listing listing = { 0 };
+
+		r = store_list(store, kinds[k], &listing, e);
+		for (size_t i = 0; r == 0 && i < listing.n; i++) {
+			json_t *object = describe_item(&listing.items[i]);
+
+			if (!object || json_array_append_new(array, object) < 0)
+				r = err_set(e, -ENOMEM, "out of memory");
+			else if (!json)
+				print_row(out, &listing.items[i], object);
+		}
+	}
+	if (r == 0 && json) {
+		(void)json_dumpf(array, out, JSON_INDENT(1));
+		(void)fputc('\n', out);
+	}
+	json_decref(array);
+	return r;
+}
+
+/* Print the strings of an array as indented lines under a heading, if there are any. */
+static void print_lines(FILE *out, const char *heading, const json_t *array)
+{
+	size_t i;
+	json_t *item;
+
+	if (json_array_size(array) > 0)
+		(void)fprintf(out, "%s\n", heading);
+	json_array_foreach(array, i, item)
+	{
+		char clean[512];
+		const char *text = json_string_value(item);
+
+		if (text)
+			(void)fprintf(out, "  %s\n", err_sanitize(clean, sizeof(clean), text, strlen(text)));
+	}
+}
+
+static void print_packages(FILE *out, const json_t *manifest)
+{
+	const json_t *installed = json_object_get(manifest, "installed");
+	size_t i;
+	json_t *item;
+
+	(void)fprintf(out, "packages     %zu in the image, %zu by the plan\n",
+		json_array_size(json_object_get(manifest, "packages")), json_array_size(installed));
+	json_array_foreach(installed, i, item)
+		(void)fprintf(out, "  %-32s %-24s %-6s %.12s\n", manifest_text(item, "name"),
+			manifest_text(item, "version"), manifest_text(item, "arch"), manifest_text(item, "sha256"));
+	print_lines(out, "removed", json_object_get(manifest, "removed"));
+}
+
+static void print_build(FILE *out, const json_t *build)
+{
+	const json_t *steps = json_object_get(build, "steps");
+	char text[32];
+	size_t i;
+	json_t *item;
+
+	if (!build)
+		return;
+	(void)fprintf(out, "built        with %s in %s, of which the guest\n", manifest_text(build, "accelerator"),
+		format_ms(text, (uint64_t)json_integer_value(json_object_get(build, "total_ms"))));
+	(void)fprintf(out, "  %-16s %s\n", "started in",
+		format_ms(text, (uint64_t)json_integer_value(json_object_get(build, "boot_ms"))));
+	json_array_foreach(steps, i, item)
+		(void)fprintf(out, "  %-16s %s\n", manifest_text(item, "name"),
+			format_ms(text, (uint64_t)json_integer_value(json_object_get(item, "ms"))));
+}
+
+/* The line that boots the entry, throwing changes away. */
+static int print_boot_command(FILE *out, const char *path, const json_t *manifest, struct err *e)
+{
+	_cleanup_buf_ struct buf line = BUF_INIT(65536);
+	_cleanup_free_ char *kernel = NULL, *initrd = NULL, *image = NULL;
+	const char *cmdline = manifest_text(json_object_get(manifest, "boot"), "cmdline");
+	struct qemu_boot boot = { .cmdline = cmdline[0] ? cmdline : NULL };
+	int r = arch_parse(manifest_text(manifest, "arch"), &boot.arch);
+
+	if (r < 0)
+		return err_set(e, r, "the manifest of `%s` names no architecture", path);
+	if (asprintf(&kernel, "%s/kernel", path) < 0 || asprintf(&initrd, "%s/initrd", path) < 0 ||
+		asprintf(&image, "%s/rootfs.ext4", path) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	boot.kernel = kernel;
+	boot.initrd = initrd;
+	boot.image = image;
+	r = qemu_boot_command(&boot, &line, e);
+	if (r < 0)
+		return r;
+	(void)fprintf(out, "boot it (changes are thrown away; C-a x ends it)\n%s\n", buf_str(&line));
+	return 0;
+}
+
+static void print_failure(FILE *out, const json_t *failure)
+{
+	char clean[2048];
+	const char *message = manifest_text(failure, "message");
+
+	if (!failure)
+		return;
+	(void)fprintf(out, "failed       %s\n", err_sanitize(clean, sizeof(clean), message, strlen(message)));
+}
+
+static int print_entry(FILE *out, const struct store_item *item, const json_t *manifest, struct err *e)
+{
+	const json_t *base = json_object_get(manifest, "base"), *kernel = json_object_get(manifest, "kernel");
+	const json_t *image = json_object_get(manifest, "image");
+	char size[32], stored[32], when[32];
+
+	(void)fprintf(out, "key          %s\n", item->name);
+	(void)fprintf(out, "name         %s\n", manifest_text(manifest, "name"));
+	(void)fprintf(out, "path         %s\n", item->path);
+	(void)fprintf(out, "published    %s\n", format_time(when, item->published_ns));
+	print_failure(out, json_object_get(manifest, "failure"));
+	(void)fprintf(out, "base         %s (%s), partition %lld of %s\n", manifest_text(base, "distribution"),
+		manifest_text(manifest, "arch"), (long long)json_integer_value(json_object_get(base, "partition")),
+		manifest_text(base, "sha256"));
+	(void)fprintf(out, "kernel       %s (%s) %s\n", manifest_text(kernel, "release"), manifest_text(kernel, "format"),
+		manifest_text(kernel, "sha256"));
+	if (image)
+		(void)fprintf(out, "image        %s, %s stored, %zu chunks of 4 MiB\n",
+			format_bytes(size, (uint64_t)json_integer_value(json_object_get(image, "size_bytes"))),
+			format_bytes(stored, (uint64_t)json_integer_value(json_object_get(image, "stored_bytes"))),
+			json_array_size(json_object_get(image, "chunks")));
+	print_packages(out, manifest);
+	print_lines(out, "dropped from /etc/fstab", json_object_get(manifest, "fstab_dropped"));
+	print_lines(out, "notes", json_object_get(manifest, "notes"));
+	print_build(out, json_object_get(manifest, "build"));
+	return item->kind == STORE_FAILED ? 0 : print_boot_command(out, item->path, manifest, e);
+}
+
+int entries_show(const struct store *store, const char *prefix, bool json, FILE *out, struct err *e)
+{
+	_cleanup_store_item_ struct store_item item = { 0 };
+	json_t *manifest = NULL;
+	int r = store_resolve_prefix(store, prefix, true, &item, e);
+
+	if (r < 0)
+		return err_default_kind(e, ERR_KIND_USAGE);
+	r = manifest_load(item.path, &manifest, e);
+	if (r < 0)
+		return r;
+	if (json) {
+		(void)json_object_set_new(manifest, "path", json_string(item.path));
+		(void)json_dumpf(manifest, out, JSON_INDENT(1) | JSON_SORT_KEYS);
+		(void)fputc('\n', out);
+	} else {
+		r = print_entry(out, &item, manifest, e);
+	}
+	json_decref(manifest);
+	return r;
+}
