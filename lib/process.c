@@ -68,6 +68,8 @@ _Noreturn static void child_exec(const struct process_options *o, const char *co
 	null_fd = fcntl(null_fd, F_DUPFD_CLOEXEC, PARKING_FD);
 	if (status_fd < 0 || null_fd < 0)
 		_exit(127);
+	if (o->working_dirfd >= 0 && fchdir(o->working_dirfd) < 0) /* before that descriptor is closed below */
+		goto fail;
 	for (size_t i = 0; i < o->n_fds; i++)
 		if (dup3(o->fds[i].fd, PARKING_FD + 100 + (int)i, O_CLOEXEC) < 0)
 			goto fail;
@@ -81,8 +83,6 @@ _Noreturn static void child_exec(const struct process_options *o, const char *co
 		if (dup2(PARKING_FD + 100 + (int)i, o->fds[i].child_fd) < 0)
 			goto fail;
 	(void)syscall(SYS_close_range, (unsigned)PARKING_FD, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */);
-	if (o->working_dirfd >= 0 && fchdir(o->working_dirfd) < 0)
-		goto fail;
 	(void)execvpe(o->argv[0], (char *const *)o->argv, (char *const *)env);
 fail:
 	failure = errno;
