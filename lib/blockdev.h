@@ -36,10 +36,11 @@ struct blockdev {
 	void (*free)(struct blockdev *dev);
 };
 
+/* Call the operations of a device, after checking the range; free one (NULL is fine). */
 int blockdev_read(struct blockdev *dev, void *buf, size_t len, uint64_t offset, struct err *e) _must_check_;
 int blockdev_next_extent(struct blockdev *dev, uint64_t offset, enum extent_kind *ret_kind,
 	uint64_t *ret_size_bytes, struct err *e) _must_check_;
-void blockdev_free(struct blockdev *dev); /* NULL is fine */
+void blockdev_free(struct blockdev *dev);
 static inline void blockdev_freep(struct blockdev **dev)
 {
 	blockdev_free(*dev);

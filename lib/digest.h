@@ -24,8 +24,9 @@ struct digest {
 
 struct hasher; /* opaque */
 
+/* The size and the lower-case name ("sha256", "sha512") of an algorithm; 0 and "none" for DIGEST_NONE. */
 size_t digest_size_bytes(enum digest_algorithm algorithm);
-const char *digest_algorithm_name(enum digest_algorithm algorithm); /* "sha256", "sha512" */
+const char *digest_algorithm_name(enum digest_algorithm algorithm);
 
 /* Read exactly the right number of hexadecimal digits. Returns 0, or -EINVAL with *ret untouched. */
 int digest_parse_hex(enum digest_algorithm algorithm, const char *hex, struct digest *ret) _must_check_;
@@ -33,6 +34,7 @@ int digest_parse_hex(enum digest_algorithm algorithm, const char *hex, struct di
 /* Write the hexadecimal form with its NUL and return hex, so that it can stand in an argument list. */
 char *digest_hex(const struct digest *d, char hex[static DIGEST_HEX_SIZE]);
 
+/* Whether both are of the same algorithm and have the same bytes. */
 bool digest_equal(const struct digest *a, const struct digest *b);
 
 /* Hash (bytes, len) in one go. */
@@ -42,6 +44,7 @@ int digest_bytes(enum digest_algorithm algorithm, const void *bytes, size_t len,
  * fd is lent and its offset is not used. */
 int digest_fd(enum digest_algorithm algorithm, int fd, uint64_t size_bytes, struct digest *ret, struct err *e);
 
+/* Make a hasher, feed it (bytes, len), and take its digest, once. */
 int hasher_new(enum digest_algorithm algorithm, struct hasher **ret, struct err *e);
 int hasher_update(struct hasher *h, const void *bytes, size_t len, struct err *e);
 int hasher_finish(struct hasher *h, struct digest *ret, struct err *e);

@@ -55,6 +55,7 @@ struct err {
 /* Set the error together with its kind. */
 #define err_set_kind(e, kind, code, ...) err_set_kind_at((e), (kind), (code), __FILE__, __LINE__, __VA_ARGS__)
 
+/* What the macros above call. */
 int err_set_at(struct err *e, int code, const char *file, int line, const char *fmt, ...) _printf_(5, 6);
 int err_set_errno_at(struct err *e, int code, const char *file, int line, const char *fmt, ...) _printf_(5, 6);
 int err_set_kind_at(struct err *e, enum err_kind kind, int code, const char *file, int line, const char *fmt, ...)

@@ -32,6 +32,8 @@ struct progress {
 	void (*emit)(struct progress *p, const struct progress_event *event);
 };
 
+/* Say that a stage begins, how far it is and that it ended; tell the person something; warn. `stage` is one of the short
+ * constants above, `p` may be NULL. */
 void progress_begin(struct progress *p, const char *stage, const char *fmt, ...) _printf_(3, 4);
 void progress_update(struct progress *p, const char *stage, enum progress_unit unit, uint64_t done, uint64_t total,
 	const char *detail);

@@ -27,6 +27,7 @@ int strv_add_take(struct strv *v, char *s) _must_check_;
 /* Append copies of all of `from`. Returns 0 or -ENOMEM. */
 int strv_extend(struct strv *v, const struct strv *from) _must_check_;
 
+/* Whether one of the strings equals s. */
 bool strv_contains(const struct strv *v, const char *s);
 
 /* Sort bytewise (LC_ALL=C order), and drop repetitions of sorted neighbours. */
