@@ -17,25 +17,22 @@
  * are left alone for PUBLISH_FOREIGN_LITTER_AGE_S. tmp/partial/ keeps broken downloads that can be resumed, for
  * PUBLISH_PARTIAL_AGE_S.
  *
- * Concurrency: publisher and temp_folder functions may be called from several threads; one blob_writer or temp_folder
- * belongs to one thread at a time. Any number of processes may publish into one cache. Correctness never rests on a
+ * Concurrency: one publisher may be used from several threads; one blob_writer or temp_folder belongs to one thread at
+ * a time. Any number of processes may publish into one cache. Correctness never rests on a
  * lock, except that tmp/<id>/ of a live process is not swept.
- * Cancel: functions that wait take a cancel_fd (-1: none); when it becomes readable they return -ECANCELED. It is only
- * polled, never read. Use an eventfd or a signalfd.
  * Errors: -ENOSPC and -EDQUOT say how much was wanted and where; those of the host have ERR_KIND_HOST, wrong bytes
- * have ERR_KIND_INPUT. Needs libcrypto only. */
+ * have ERR_KIND_INPUT. Needs libcrypto only. See cache/blob.h for single files, cache/keylock.h for the locks. */
 #ifndef IMGBUILD_CACHE_PUBLISH_H
 #define IMGBUILD_CACHE_PUBLISH_H
 
+#include "cache/blob.h"
+#include "cache/keylock.h"
 #include "cache/store.h"
-
-#include <sys/types.h>
 
 #define PUBLISH_FOREIGN_LITTER_AGE_S (24 * 60 * 60)
 #define PUBLISH_PARTIAL_AGE_S (7 * 24 * 60 * 60)
 #define PUBLISH_FOLDER_MAX_FILES 10000 /* in one published folder, sub-folders included */
 #define PUBLISH_FOLDER_MAX_DEPTH 16
-#define BLOB_SIZE_UNKNOWN UINT64_MAX
 
 struct publisher; /* opaque */
 
@@ -91,99 +88,14 @@ int publish_folder(struct temp_folder *t, enum store_kind kind, const char *name
 int publish_entry(struct temp_folder *t, const struct digest *key, const void *manifest, size_t manifest_len,
 	char **ret_path, bool *ret_existed, struct err *e) _must_check_;
 
-/* Publish a failed build as failed/<key>-<n>, n being the first free number from 1. Files stay writable by nobody. */
+/* Publish a failed build as failed/<key>-<n>, n being one more than the highest there is, from 1. */
 int publish_failed(struct temp_folder *t, const struct digest *key, const void *manifest, size_t manifest_len,
 	char **ret_path, struct err *e) _must_check_;
-
-/* What is known beforehand about bytes that are to become a blob. */
-struct blob_expectation {
-	const char *label;    /* for messages: "the base image `https://...`", already redacted */
-	struct digest sha256; /* algorithm DIGEST_NONE: unknown */
-	struct digest sha512; /* likewise */
-	uint64_t size_bytes;  /* BLOB_SIZE_UNKNOWN */
-	uint64_t max_bytes;   /* more is -E2BIG; UINT64_MAX: no limit */
-	bool want_sha512;     /* compute it although none is expected */
-	bool keep_partial;    /* with an expected digest: keep what came so far when the writer is freed unfinished (or
-			       * the process dies), and go on from it the next time */
-};
-
-#define BLOB_EXPECTATION_INIT                                                                                \
-	{                                                                                                    \
-		.size_bytes = BLOB_SIZE_UNKNOWN, .max_bytes = UINT64_MAX                                     \
-	}
-
-/* What a blob turned out to be. */
-struct blob_info {
-	struct digest sha256;
-	struct digest sha512; /* DIGEST_NONE unless expected or wanted */
-	uint64_t size_bytes;
-};
-
-struct blob_writer; /* opaque */
-
-/* Begin a blob. The expectation is copied, its label too. With keep_partial, bytes of an earlier try may be there
- * already: see blob_writer_offset(). */
-int blob_writer_new(struct publisher *p, const struct blob_expectation *expected, struct blob_writer **ret,
-	struct err *e) _must_check_;
-
-/* The number of bytes taken so far: where a resumed transfer goes on. */
-uint64_t blob_writer_offset(const struct blob_writer *w);
-
-/* Forget all bytes taken so far and begin at 0 again. */
-int blob_writer_restart(struct blob_writer *w, struct err *e) _must_check_;
-
-/* Take the next bytes. Returns 0; -E2BIG more than expected or allowed; -ENOSPC... */
-int blob_writer_write(struct blob_writer *w, const void *bytes, size_t len, struct err *e) _must_check_;
-
-/* Check size and digests and publish under the SHA-256. Wrong bytes are -EBADMSG (ERR_KIND_INPUT), the message names
- * what was expected and what came; nothing is published, and the writer is at 0 again. A blob that is there already is
- * kept. On success the writer can only be freed. */
-int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err *e) _must_check_;
-
-/* NULL is fine. */
-void blob_writer_free(struct blob_writer *w);
-static inline void blob_writer_freep(struct blob_writer **w)
-{
-	blob_writer_free(*w);
-}
-
-/* Copy a file of this machine into the store: fd from offset 0 to its end (reflinked where the filesystem can).
- * fd is lent and its offset is not used. Checks as blob_writer_finish(). */
-int publish_blob_from_fd(struct publisher *p, int fd, const struct blob_expectation *expected, int cancel_fd,
-	struct blob_info *ret, struct err *e) _must_check_;
-
-/* Put bytes that are in memory into the store. */
-int publish_blob_bytes(struct publisher *p, const void *bytes, size_t len, const char *label, struct blob_info *ret,
-	struct err *e) _must_check_;
 
 /* Write or replace the small file state/<name>, atomically. At most STORE_STATE_MAX_BYTES. */
 int publish_state(struct publisher *p, const char *name, const void *bytes, size_t len, struct err *e) _must_check_;
 
 /* Remove one published folder: moved to tmp/ first, so that no reader sees half of it. Missing is fine. */
 int publish_remove(struct publisher *p, enum store_kind kind, const char *name, struct err *e) _must_check_;
-
-/* A lock on a name, so that two processes do not do the same work twice. Released with its scope or its process. */
-struct publish_lock {
-	int fd; /* -1: none, or this filesystem has no locks */
-};
-
-#define PUBLISH_LOCK_INIT                                                                                    \
-	{                                                                                                    \
-		.fd = -1                                                                                     \
-	}
-
-/* Called when waiting begins and about every second from then on. holder: the process that has the lock, 0 when it
- * did not say (or runs on another machine). Return < 0 to give up with that error. */
-typedef int (*publish_wait_fn)(void *ctx, pid_t holder, uint64_t waited_ms);
-
-/* Take the lock of a key (flock on locks/<key>, never deleted) and write our process id into it.
- * timeout_ms  0: do not wait; -1: for as long as it takes
- * on_wait     may be NULL
- * Returns 0 (also, with fd -1, where the filesystem cannot lock); -EWOULDBLOCK somebody else has it after timeout_ms,
- * the message says who; -ECANCELED. */
-int publish_lock_key(struct publisher *p, const struct digest *key, int timeout_ms, int cancel_fd,
-	publish_wait_fn on_wait, void *ctx, struct publish_lock *ret, struct err *e) _must_check_;
-void publish_lock_release(struct publish_lock *l);
-#define _cleanup_publish_lock_ _cleanup_(publish_lock_release)
 
 #endif
