@@ -19,7 +19,9 @@ enum {
 	SB_BLOCKS_COUNT_LO = 0x04,
 	SB_FIRST_DATA_BLOCK = 0x14,
 	SB_LOG_BLOCK_SIZE = 0x18,
+	SB_LOG_CLUSTER_SIZE = 0x1C,
 	SB_BLOCKS_PER_GROUP = 0x20,
+	SB_CLUSTERS_PER_GROUP = 0x24,
 	SB_INODES_PER_GROUP = 0x28,
 	SB_MAGIC = 0x38,
 	SB_STATE = 0x3A,
@@ -34,6 +36,7 @@ enum {
 };
 
 #define LOG_BLOCK_SIZE_MAX 6 /* 64 KiB */
+#define LOG_CLUSTER_RATIO_MAX 16 /* bigalloc: blocks in a cluster */
 #define IO_CHUNK_BYTES (1u << 20)
 #define INCOMPAT_READABLE                                                                                    \
 	(EXT2_FEATURE_INCOMPAT_FILETYPE | EXT3_FEATURE_INCOMPAT_RECOVER | EXT2_FEATURE_INCOMPAT_META_BG |     \
@@ -105,6 +108,8 @@ static struct ext4 *channel_fs(io_channel channel)
 	return channel->private_data;
 }
 
+static const struct struct_io_manager dev_manager;
+
 /* The manager's open() gets a name and nothing else, so the name is the address of our struct. */
 static errcode_t dev_open(const char *name, int flags, io_channel *ret)
 {
@@ -122,6 +127,7 @@ static errcode_t dev_open(const char *name, int flags, io_channel *ret)
 		return EXT2_ET_NO_MEMORY;
 	}
 	channel->magic = EXT2_ET_MAGIC_IO_CHANNEL;
+	channel->manager = (io_manager)(uintptr_t)&dev_manager;
 	channel->block_size = 1024;
 	channel->refcount = 1;
 	channel->private_data = fs;
@@ -316,7 +322,7 @@ static int refuse_features(const uint8_t *sb, struct err *e)
 static int judge_geometry(const struct blockdev *dev, const struct ext4_facts *facts, const uint8_t *sb, struct err *e)
 {
 	uint32_t per_group = read_le32(sb + SB_BLOCKS_PER_GROUP), inodes_per_group = read_le32(sb + SB_INODES_PER_GROUP);
-	uint32_t first = read_le32(sb + SB_FIRST_DATA_BLOCK);
+	uint32_t first = read_le32(sb + SB_FIRST_DATA_BLOCK), clusters_per_group = read_le32(sb + SB_CLUSTERS_PER_GROUP);
 	uint64_t groups;
 
 	if (facts->block_size_bytes == 0)
@@ -327,9 +333,18 @@ static int judge_geometry(const struct blockdev *dev, const struct ext4_facts *f
 	if (facts->size_bytes > dev->size_bytes)
 		return damaged(e, "it has %" PRIu64 " bytes, but the device ends after %" PRIu64 ": the image is truncated",
 			facts->size_bytes, dev->size_bytes);
-	if (per_group < 8 || per_group > facts->block_size_bytes * 8)
-		return damaged(e, "it has %" PRIu32 " blocks in a group, expected 8 to %" PRIu32, per_group,
-			facts->block_size_bytes * 8);
+	if (read_le32(sb + SB_FEATURE_RO_COMPAT) & EXT4_FEATURE_RO_COMPAT_BIGALLOC) {
+		uint32_t log = read_le32(sb + SB_LOG_CLUSTER_SIZE) - read_le32(sb + SB_LOG_BLOCK_SIZE);
+
+		if (log > LOG_CLUSTER_RATIO_MAX || (uint64_t)clusters_per_group << log != per_group)
+			return damaged(e, "its clusters are 1 << %" PRIu32 " blocks, and %" PRIu32 " clusters make %" PRIu32
+				" blocks", log, clusters_per_group, per_group);
+	} else {
+		clusters_per_group = per_group;
+	}
+	if (clusters_per_group < 8 || clusters_per_group > facts->block_size_bytes * 8)
+		return damaged(e, "it has %" PRIu32 " blocks (or clusters) in a group, expected 8 to %" PRIu32,
+			clusters_per_group, facts->block_size_bytes * 8);
 	if (inodes_per_group < 1 || inodes_per_group > facts->block_size_bytes * 8)
 		return damaged(e, "it has %" PRIu32 " inodes in a group, expected 1 to %" PRIu32, inodes_per_group,
 			facts->block_size_bytes * 8);
