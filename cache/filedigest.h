@@ -29,7 +29,7 @@
 
 #define FILEDIGEST_MODE_MASK 0777u
 #define FILEDIGEST_RACY_NS 2000000000ull /* the coarsest timestamps in use are those of FAT: 2 s */
-#define FILEDIGEST_MEMO_MAX_ITEMS 32768u
+#define FILEDIGEST_MEMO_MAX_ITEMS 100000u
 #define FILEDIGEST_TREE_MAX_ITEMS 500000u
 #define FILEDIGEST_TREE_MAX_DEPTH 128u
 #define FILEDIGEST_TREE_MAX_PATH_BYTES (64u << 20) /* of all paths and link targets together */
