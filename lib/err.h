@@ -47,13 +47,22 @@ struct err {
 /* Set the error and return its code, in one line. `code` is a negative errno. What was in *e is replaced, but for
  * its kind. `code` may use errno, which is read before anything else. A strerror text is not added: say in words
  * what is wrong, or use err_set_errno(). */
-#define err_set(e, code, ...) err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set(e, code, ...) err_negative(err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__))
 
 /* The same, and ": <strerror text>" is added to the message. */
-#define err_set_errno(e, code, ...) err_set_errno_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set_errno(e, code, ...) err_negative(err_set_errno_at((e), (code), __FILE__, __LINE__, __VA_ARGS__))
 
 /* Set the error together with its kind. */
-#define err_set_kind(e, kind, code, ...) err_set_kind_at((e), (kind), (code), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set_kind(e, kind, code, ...)                                                                     \
+	err_negative(err_set_kind_at((e), (kind), (code), __FILE__, __LINE__, __VA_ARGS__))
+
+/* Tell the compiler that the code of an error is negative, or it warns of ret_* that were not written. */
+static inline int err_negative(int code)
+{
+	if (code >= 0)
+		__builtin_unreachable();
+	return code;
+}
 
 /* What the macros above call. */
 int err_set_at(struct err *e, int code, const char *file, int line, const char *fmt, ...) _printf_(5, 6);

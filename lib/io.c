@@ -277,7 +277,8 @@ int remove_tree_at(int dirfd, const char *path)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
 		return -errno;
-	(void)fchmodat(dirfd, path, 0700, 0);
+	if (fchmodat(dirfd, path, 0700, 0) < 0 && errno == ENOENT)
+		return 0;
 	fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;

@@ -764,7 +764,7 @@ int ext4_file_read(struct ext4_file *f, void *buf, size_t len, uint64_t offset, 
 	else
 		len = (size_t)min_u64(len, f->size_bytes - offset);
 	while (done < len) {
-		size_t n;
+		size_t n = 0;
 		int r = read_run(f, (uint8_t *)buf + done, len - done, offset + done, &n, e);
 
 		if (r < 0)
