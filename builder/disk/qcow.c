@@ -256,7 +256,7 @@ static int decode_entry(const struct qcow *q, const uint8_t *entry, uint64_t ent
 static int find_run(struct qcow *q, uint64_t guest, uint64_t max_bytes, bool want_packed, struct run *ret, struct err *e)
 {
 	uint64_t in_cluster = guest & (cluster_size(q) - 1);
-	struct place place;
+	struct place place = { .entry = NULL };
 	int r = find_entry(q, guest, &place, e);
 
 	if (r < 0)
@@ -269,8 +269,8 @@ static int find_run(struct qcow *q, uint64_t guest, uint64_t max_bytes, bool wan
 		return 0;
 	}
 	for (size_t i = 0; i < place.n && ret->size_bytes < max_bytes;) {
-		enum run_kind kind;
-		uint64_t host, size;
+		enum run_kind kind = RUN_ZERO;
+		uint64_t host = 0, size = 0;
 
 		r = decode_entry(q, place.entry + i * q->entry_bytes, place.entry_offset + i * q->entry_bytes, in_cluster,
 			&kind, &host, &size, e);

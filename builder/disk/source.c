@@ -506,7 +506,7 @@ static int unpack_file(int fd, uint64_t size, int scratch_dirfd, const struct di
 	_cleanup_close_ int scratch = -1;
 	struct output out = { .limits = { DISK_SOURCE_MAX_UNPACKED_BYTES, DISK_SOURCE_MAX_STORED_BYTES } };
 	uint8_t head[TAR_BLOCK_BYTES];
-	size_t head_len;
+	size_t head_len = 0;
 	int r;
 
 	if (!in)
