@@ -75,6 +75,10 @@ void record_release(struct record *r);
  * characters are escaped. */
 int record_to_line(const struct record *r, struct buf *ret) _must_check_;
 
+/* Say whether JSON text nests at most `max` levels, before a parser that recurses sees it. Text that is no JSON gets
+ * some answer. */
+bool record_json_within_depth(const char *s, size_t len, unsigned max);
+
 /* The words of the protocol: "exit", "oom", …; and the way back (-EINVAL). */
 const char *record_reason_name(enum record_reason reason);
 int record_reason_parse(const char *name, enum record_reason *ret);

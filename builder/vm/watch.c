@@ -1,0 +1,80 @@
+#include "builder/vm/watch.h"
+
+#include "builder/vm/vm.h"
+
+/* Nested KVM was seen to need 20 s where bare KVM needs one (FIELD: CubeSandbox#94); TCG needs 3 s here and ten times
+ * that on a busy machine. */
+struct watch_limits watch_limits_for(bool kvm, uint64_t stall_ms)
+{
+	uint64_t factor = kvm ? 1 : VM_TCG_FACTOR;
+
+	return (struct watch_limits){
+		.first_byte_ms = factor * 40000,
+		.hello_ms = factor * 180000,
+		.stall_ms = factor * stall_ms,
+		.busy_ms = VM_BUSY_FACTOR * factor * stall_ms,
+		.end_ms = factor * 15000,
+	};
+}
+
+void watch_init(struct watch *w, const struct watch_limits *limits, uint64_t now_ms)
+{
+	*w = (struct watch){ .limits = *limits,
+		.start_ms = now_ms,
+		.phase_ms = now_ms,
+		.sign_ms = now_ms,
+		.alive_ms = now_ms,
+		.last = { .now_ms = now_ms } };
+}
+
+void watch_enter(struct watch *w, enum watch_phase phase, uint64_t now_ms)
+{
+	if (phase <= w->phase)
+		return;
+	w->phase = phase;
+	w->phase_ms = w->sign_ms = w->alive_ms = now_ms;
+}
+
+static void note_program_counter(struct watch *w, const struct watch_sample *s)
+{
+	if (!s->has_program_counter)
+		return;
+	if (!w->last.has_program_counter || s->program_counter != w->last.program_counter) {
+		w->n_stuck = 0;
+		w->stuck_since_ms = s->now_ms;
+	}
+	w->n_stuck++;
+}
+
+enum watch_finding watch_take(struct watch *w, const struct watch_sample *s)
+{
+	uint64_t elapsed_ms = s->now_ms - w->last.now_ms;
+	bool busy;
+
+	if (s->console_bytes > w->last.console_bytes || s->records > w->last.records ||
+		s->disk_operations > w->last.disk_operations)
+		w->sign_ms = w->alive_ms = s->now_ms;
+	busy = elapsed_ms > 0 && s->cpu_ms > w->last.cpu_ms &&
+	       (s->cpu_ms - w->last.cpu_ms) * 100 >= elapsed_ms * WATCH_BUSY_PERCENT;
+	if (busy)
+		w->alive_ms = s->now_ms;
+	note_program_counter(w, s);
+	w->last = *s;
+
+	if (w->phase == WATCH_NO_BYTE && s->console_bytes > 0)
+		watch_enter(w, WATCH_BOOTING, s->now_ms);
+	if (w->phase == WATCH_NO_BYTE && w->n_stuck >= WATCH_STUCK_SAMPLES &&
+		s->now_ms - w->stuck_since_ms >= WATCH_STUCK_MS)
+		return WATCH_DEAD_STUCK;
+	if (w->phase == WATCH_NO_BYTE)
+		return s->now_ms - w->start_ms >= w->limits.first_byte_ms ? WATCH_DEAD_NO_BYTE : WATCH_ALIVE;
+	if (w->phase == WATCH_ENDING)
+		return s->now_ms - w->phase_ms >= w->limits.end_ms ? WATCH_DEAD_NOT_ENDING : WATCH_ALIVE;
+	if (w->phase == WATCH_BOOTING && s->now_ms - w->start_ms >= w->limits.hello_ms)
+		return WATCH_DEAD_NO_HELLO;
+	if (s->now_ms - w->alive_ms >= w->limits.stall_ms)
+		return WATCH_DEAD_IDLE;
+	if (s->now_ms - w->sign_ms >= w->limits.busy_ms)
+		return WATCH_DEAD_BUSY;
+	return WATCH_ALIVE;
+}
