@@ -27,9 +27,12 @@ int buf_reserve(struct buf *b, size_t more)
 	need = b->len + more + 1;
 	if (need <= b->capacity_bytes)
 		return 0;
-	capacity = b->capacity_bytes ? b->capacity_bytes : 64;
-	while (capacity < need)
-		capacity = capacity > need / 2 ? need : capacity * 2;
+	/* At least doubled, so that n appends copy O(n) bytes; need never passes max_bytes + 1. */
+	capacity = b->capacity_bytes <= b->max_bytes / 2 ? 2 * b->capacity_bytes : b->max_bytes + 1;
+	if (capacity < 64)
+		capacity = 64;
+	if (capacity < need)
+		capacity = need;
 	data = realloc(b->data, capacity);
 	if (!data)
 		return -ENOMEM;
