@@ -6,7 +6,7 @@
  *
  * Ownership: the device is borrowed for the call. partition_table_release() frees the result.
  * Units: bytes. Errors: -EBADMSG for a table that is there and damaged beyond its backup, or whose partitions lie
- * outside the disk or overlap (ERR_KIND_INPUT). No table is not an error: kind is PARTITION_TABLE_NONE.
+ * outside the disk or, in a GPT, overlap (ERR_KIND_INPUT). No table is not an error: kind is PARTITION_TABLE_NONE.
  * Limits: PARTITION_MAX partitions, PARTITION_HEAD_BYTES copied from each end.
  * SOURCE: UEFI 2.10 section 5 (GPT, protective MBR); Discoverable Partitions Specification. */
 #ifndef IMGBUILD_BUILDER_DISK_PARTITION_H

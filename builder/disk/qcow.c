@@ -735,7 +735,7 @@ static int check_header(struct qcow *q, const uint8_t *header, size_t header_len
 static int load_l1(struct qcow *q, uint64_t offset, uint32_t entries, struct err *e)
 {
 	unsigned table_bits = q->cluster_bits + q->l2_bits;
-	uint64_t need = q->dev.size_bytes == 0 ? 0 : ((q->dev.size_bytes - 1) >> table_bits) + 1;
+	uint64_t tables = 0, need = q->dev.size_bytes == 0 ? 0 : ((q->dev.size_bytes - 1) >> table_bits) + 1;
 	int r;
 
 	if (need * sizeof(uint64_t) > QCOW_MAX_L1_BYTES)
@@ -777,7 +777,15 @@ static int load_l1(struct qcow *q, uint64_t offset, uint32_t entries, struct err
 				(unsigned long long)(offset + i * sizeof(uint64_t)), (unsigned long long)entry,
 				(unsigned long long)cluster_size(q));
 		q->l1[i] = entry & L1_OFFSET_MASK;
+		tables += q->l1[i] != 0;
 	}
+	/* Each table is used once. Were one used for all of a huge disk, walking it would never end. */
+	if (tables > q->file_bytes / cluster_size(q))
+		return err_damaged(e,
+			"the qcow2 image is damaged: its L1 table at offset %llu names %llu L2 tables, the file has room for "
+			"%llu",
+			(unsigned long long)offset, (unsigned long long)tables,
+			(unsigned long long)(q->file_bytes / cluster_size(q)));
 	q->l1_n = (size_t)need;
 	return 0;
 }

@@ -42,6 +42,7 @@ struct disk_layout {
 	bool from_backup;
 	char disk_id[40];
 	enum arch arch; /* the one that roles were judged for */
+	bool probed;	/* contents were looked at: is_root means something */
 	size_t n;
 	struct disk_partition *parts; /* owned */
 };
@@ -52,7 +53,7 @@ const char *disk_role_name(enum disk_role r);
 /* Read the table of a disk and look at every partition.
  * dev    borrowed
  * arch   whose root type counts as root
- * probe  called for ext filesystems; NULL: contents stay unknown
+ * probe  called for ext filesystems; NULL: contents stay unknown, and only a root's type can tell
  * Returns 0 or what partition_table_read(), reading the device, or -ENOMEM of the probe returned. */
 int disk_layout_read(struct blockdev *dev, enum arch arch, disk_probe_fn probe, void *probe_ctx,
 	struct disk_layout *ret, struct err *e) _must_check_;
