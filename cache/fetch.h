@@ -15,10 +15,11 @@
  * names the certificates to trust.
  * Secrets: user info and queries of URLs appear in no message, event or result (lib/url: url_redact).
  *
- * Mapping of mirrors is the caller's: it lists candidates. Requests, their strings and buffers are lent until the
- * call returns.
- * Concurrency: a call runs in the calling thread, without further threads but those libcurl resolves names with. Do not call it from two
- * threads at once. progress may be NULL; events come from this thread: stage "download".
+ * Mapping of mirrors is the caller's: it lists candidates. Relative paths are looked up from the working folder.
+ * Requests, their strings and buffers are lent until the call returns. When a call fails, blobs that were finished stay
+ * in the store, and buffers have either all bytes of their request or none.
+ * Concurrency: a call runs in the calling thread, without further threads but those libcurl resolves names with. Do not
+ * call it from two threads at once. progress may be NULL; events come from this thread: stage "download".
  * Cancel: cancel_fd (-1: none) is polled and never read; when it is readable, -ECANCELED soon after.
  * Errors: -ENOENT every candidate says that it is not there (404, 410, no such file); -EBADMSG wrong bytes; -E2BIG
  * more than allowed; -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH, -EIO the network; -EACCES 401, 403 or 407;
