@@ -129,8 +129,9 @@ void accel_forget(const struct accel_options *o)
 }
 
 /* Look at the device itself: it opens, and it is KVM. */
-static int try_device(const char *path, struct err *e)
+static int try_device(struct err *e)
 {
+	static const char path[] = "/dev/kvm";
 	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	int version;
 
@@ -142,7 +143,7 @@ static int try_device(const char *path, struct err *e)
 	return 0;
 }
 
-static int choose_forced(const struct accel_options *o, const char *path, struct err *e)
+static int choose_forced(const struct accel_options *o, struct err *e)
 {
 	int r;
 
@@ -150,7 +151,7 @@ static int choose_forced(const struct accel_options *o, const char *path, struct
 		return err_set_kind(e, ERR_KIND_HOST, -ENODEV,
 			"--accel kvm cannot run %s: this host is %s; say --accel tcg or auto", arch_name(o->arch),
 			arch_name(arch_native()));
-	r = try_device(path, e);
+	r = o->try_kvm ? o->try_kvm(e) : try_device(e);
 	if (r < 0) {
 		e->kind = ERR_KIND_HOST;
 		return err_wrap(e, "--accel kvm was asked for%s",
@@ -161,7 +162,6 @@ static int choose_forced(const struct accel_options *o, const char *path, struct
 
 int accel_choose(const struct accel_options *o, struct accel_decision *ret, struct err *e)
 {
-	const char *path = o->kvm_path ? o->kvm_path : "/dev/kvm";
 	struct accel_decision d = { 0 };
 	struct err why = ERR_INIT;
 	int64_t age_seconds = 0;
@@ -169,12 +169,12 @@ int accel_choose(const struct accel_options *o, struct accel_decision *ret, stru
 	int r;
 
 	if (o->choice == ACCEL_KVM) {
-		r = choose_forced(o, path, e);
+		r = choose_forced(o, e);
 		if (r < 0)
 			return r;
 		d.kvm = true;
 	} else if (o->choice == ACCEL_AUTO && o->arch == arch_native()) {
-		if (try_device(path, &why) < 0) {
+		if ((o->try_kvm ? o->try_kvm(&why) : try_device(&why)) < 0) {
 			(void)snprintf(d.note, sizeof(d.note), "no KVM (%.200s): going on with TCG, which is slower", why.message);
 		} else if (recall(o, reason, sizeof(reason), &age_seconds)) {
 			int n = snprintf(d.note, sizeof(d.note), "KVM did not work %lld minutes ago (%s): going on with TCG; ",

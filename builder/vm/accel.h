@@ -1,8 +1,8 @@
 /* Whether the virtual machine runs on KVM or on TCG, and the memory of a KVM that does not work.
  *
  * `auto` takes KVM when the guest is of the host's architecture, /dev/kvm opens for reading and writing and speaks API
- * version 12, and no failure is remembered. That is no proof: the guest has to speak. vm_run() watches for it and calls
- * accel_remember() when it does not, after which `auto` means TCG for ACCEL_MEMORY_SECONDS, or until the machine is booted
+ * version 12, and no failure is remembered. That is no proof: the guest has to speak. vm_run() watches for it, goes on
+ * with TCG when it does not, and calls accel_remember() when TCG gets it to speak, after which `auto` means TCG for ACCEL_MEMORY_SECONDS, or until the machine is booted
  * again (the kernel's boot id is part of the memory). The memory is one small file in a folder of the caller's; forgetting is
  * deleting it, or a successful run with `--accel kvm`, which does not look at it.
  *
@@ -26,7 +26,8 @@ struct accel_options {
 	enum arch arch;		 /* the guest's */
 	int memory_dirfd;	 /* lent; where ACCEL_MEMORY_FILE is; -1: nothing is remembered */
 	const char *memory_path; /* that folder's name, for what is said to people; NULL: "the cache folder" */
-	const char *kvm_path;	 /* NULL: /dev/kvm (tests give others) */
+	/* NULL: look at /dev/kvm; tests give another. Returns 0, or -errno with the reason. */
+	int (*try_kvm)(struct err *e);
 	const char *boot_id;	 /* NULL: the kernel's (tests give others) */
 	int64_t now;		 /* seconds since 1970; 0: the clock (tests give others) */
 };

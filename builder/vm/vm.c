@@ -38,12 +38,20 @@ struct stream {
 	struct line_reader lines;
 };
 
+/* What a try is to be. */
+struct attempt {
+	bool kvm, sandbox;
+	bool may_fall_back;		   /* another try follows when KVM does not get the guest to speak */
+	const struct accel_options *accel; /* borrowed */
+	const struct err *kvm_failure;	   /* borrowed: how KVM failed before this try; NULL: it was not tried */
+};
+
 /* One try: a QEMU process and all that belongs to it. */
 struct run {
 	const struct vm_config *config;
 	const struct vm_hooks *hooks;
 	struct vm_result *result;
-	bool kvm, sandbox;
+	struct attempt attempt;
 
 	struct process process;
 	pid_t pid; /* kept for the messages and /proc after the process was reaped */
@@ -59,9 +67,11 @@ struct run {
 
 	uint64_t stats_id, registers_id; /* of the monitor's commands that are under way; 0: none */
 	struct watch_sample sample;
+	uint64_t disk_writes; /* as the last sample said */
 	enum shutdown shutdown;
 	bool host_full, host_io_error; /* QEMU stopped the machine for an error of the host's disk */
 	bool internal_error;	       /* KVM stopped the machine */
+	bool monitor_failed;	       /* protocol_error is about QEMU's monitor */
 	bool ended;		       /* QEMU has; status is its */
 	int status;
 	enum watch_finding finding;
@@ -106,13 +116,12 @@ static const char *accel_name(bool kvm)
 }
 
 static void run_init(struct run *run, const struct vm_config *config, const struct vm_hooks *hooks,
-	struct vm_result *result, bool kvm, bool sandbox)
+	struct vm_result *result, const struct attempt *attempt)
 {
 	*run = (struct run){ .config = config,
 		.hooks = hooks,
 		.result = result,
-		.kvm = kvm,
-		.sandbox = sandbox,
+		.attempt = *attempt,
 		.process = PROCESS_INIT,
 		.port = { .run = run, .kind = VM_CHANNEL_PORT, .fd = -1 },
 		.serial = { .run = run, .kind = VM_CHANNEL_SERIAL, .fd = -1 },
@@ -180,13 +189,13 @@ static int start_qemu(struct run *run, struct err *e)
 	struct process_fd fds[9];
 	struct process_options options = { .fds = fds, .working_dirfd = -1 };
 	struct qemu_config qemu = { .arch = c->arch,
-		.kvm = run->kvm,
+		.kvm = run->attempt.kvm,
 		.program = c->qemu,
 		.memory_mib = c->memory_mib,
 		.cpus = c->cpus,
 		.tb_size_mib = translation_buffer_mib(),
 		.rtc_epoch = c->clock_epoch,
-		.sandbox = run->sandbox,
+		.sandbox = run->attempt.sandbox,
 		.kernel_fd = CHILD_KERNEL,
 		.initrd_fd = c->initrd_fd >= 0 ? CHILD_INITRD : -1,
 		.disk_fd = c->disk_fd >= 0 ? CHILD_DISK : -1,
@@ -260,21 +269,23 @@ static uint64_t process_cpu_ms(pid_t pid)
 	return (user + system) * 1000 / (unsigned long long)ticks;
 }
 
-/* The sum of what a disk did, from query-blockstats. */
-static uint64_t disk_operations(const json_t *data)
+/* The sum of what the disks did, from query-blockstats; and of that, what changes a disk. */
+static uint64_t disk_operations(const json_t *data, uint64_t *ret_writes)
 {
-	uint64_t sum = 0;
+	uint64_t sum = 0, writes = 0;
 	size_t i;
 	json_t *device;
 
 	json_array_foreach(data, i, device) {
-		static const char *const counters[] = { "rd_operations", "wr_operations", "flush_operations",
-			"unmap_operations" };
 		const json_t *stats = json_object_get(device, "stats");
 
-		for (size_t k = 0; k < ARRAY_SIZE(counters); k++)
-			sum += (uint64_t)json_integer_value(json_object_get(stats, counters[k]));
+		sum += (uint64_t)json_integer_value(json_object_get(stats, "rd_operations")) +
+		       (uint64_t)json_integer_value(json_object_get(stats, "flush_operations"));
+		writes += (uint64_t)json_integer_value(json_object_get(stats, "wr_operations")) +
+			  (uint64_t)json_integer_value(json_object_get(stats, "unmap_operations"));
 	}
+	sum += writes;
+	*ret_writes = writes;
 	return sum;
 }
 
@@ -325,7 +336,7 @@ static void take_monitor_message(void *ctx, const struct qmp_message *m)
 	} else if (m->id != 0 && m->id == run->stats_id) {
 		run->stats_id = 0;
 		if (m->kind == QMP_RETURN)
-			run->sample.disk_operations = disk_operations(m->data);
+			run->sample.disk_operations = disk_operations(m->data, &run->disk_writes);
 	} else if (m->id != 0 && m->id == run->registers_id) {
 		run->registers_id = 0;
 		run->sample.has_program_counter = m->kind == QMP_RETURN && json_is_string(m->data) &&
@@ -358,6 +369,20 @@ static void report(struct run *run, const struct record *r)
 	}
 }
 
+/* KVM failed and TCG got the guest to speak: so it was KVM, and is remembered. */
+static void remember_kvm_failure(const struct run *run)
+{
+	const struct attempt *a = &run->attempt;
+	struct err not_written = ERR_INIT;
+	char forgetting[400] = "";
+
+	accel_describe_forgetting(a->accel, forgetting, sizeof(forgetting));
+	if (accel_remember(a->accel, a->kvm_failure->message, &not_written) < 0)
+		progress_warning(run->hooks->progress, "cannot remember that KVM does not work: %s", not_written.message);
+	else if (a->accel->memory_dirfd >= 0)
+		progress_note(run->hooks->progress, "that KVM does not work is remembered for a day; %s", forgetting);
+}
+
 /* Marks in the console's file and what else a record that was accepted brings. */
 static int follow_record(struct run *run, const struct record *r, uint64_t now_ms, struct err *e)
 {
@@ -366,6 +391,8 @@ static int follow_record(struct run *run, const struct record *r, uint64_t now_m
 	if (r->type == RECORD_HELLO) {
 		result->boot_ms = now_ms - run->start_ms;
 		watch_enter(&run->watch, WATCH_RUNNING, now_ms);
+		if (run->attempt.kvm_failure)
+			remember_kvm_failure(run);
 	} else if (r->type == RECORD_STEP_BEGIN) {
 		console_mark(&run->console, "[imgbuild: step %s begins]", r->step);
 	} else if (r->type == RECORD_STEP_END) {
@@ -507,7 +534,7 @@ static void watch_machine(struct run *run, uint64_t now_ms)
 	if (run->stats_id == 0)
 		(void)!qmp_send(&run->qmp, "query-blockstats", NULL, &run->stats_id);
 	/* Only where it decides something: a CPU of KVM's that stays where it is. */
-	if (run->kvm && run->watch.phase == WATCH_NO_BYTE && run->registers_id == 0)
+	if (run->attempt.kvm && run->watch.phase == WATCH_NO_BYTE && run->registers_id == 0)
 		(void)!qmp_send(&run->qmp, "human-monitor-command", json_pack("{s:s}", "command-line", "info registers"),
 			&run->registers_id);
 	run->next_sample_ms = now_ms + (run->watch.phase == WATCH_NO_BYTE ? SAMPLE_EARLY_MS : SAMPLE_MS);
@@ -524,6 +551,7 @@ static int handle_readable(struct run *run, const struct pollfd *p, struct err *
 		read_stderr(run);
 	if (p[POLL_MONITOR].revents) {
 		r = qmp_receive(&run->qmp, take_monitor_message, run, e);
+		run->monitor_failed = r < 0;
 		(void)qmp_flush(&run->qmp);
 		if (run->qmp.closed)
 			close_fdp(&run->monitor_fd);
@@ -635,12 +663,22 @@ static enum vm_outcome judge(const struct run *run)
 	return VM_QEMU_FAILED;
 }
 
-/* One line of QEMU's stderr, for a message. */
-static void first_stderr_line(const struct run *run, char *line, size_t size)
+/* One line of QEMU's stderr, for a message: the first that is no mere warning, if there is one. */
+static void telling_stderr_line(const struct run *run, char *line, size_t size)
 {
 	const char *text = buf_str(&run->stderr_text);
 
-	err_sanitize(line, size, text, strcspn(text, "\n"));
+	line[0] = '\0';
+	while (*text) {
+		size_t len = strcspn(text, "\n");
+		bool warning = memmem(text, len, "warning:", strlen("warning:")) != NULL;
+
+		if (!warning || !line[0])
+			err_sanitize(line, size, text, len);
+		if (!warning)
+			return;
+		text += len + (text[len] == '\n');
+	}
 }
 
 static int describe_qemu_failure(const struct run *run, struct err *e)
@@ -648,7 +686,7 @@ static int describe_qemu_failure(const struct run *run, struct err *e)
 	const char *program = run->config->qemu ? run->config->qemu : qemu_program(run->config->arch);
 	char line[400];
 
-	first_stderr_line(run, line, sizeof(line));
+	telling_stderr_line(run, line, sizeof(line));
 	if (run->host_full)
 		return err_set_kind(e, ERR_KIND_HOST, -ENOSPC,
 			"the host's disk filled up while the virtual machine wrote to its image; make room in the cache's "
@@ -658,7 +696,7 @@ static int describe_qemu_failure(const struct run *run, struct err *e)
 			"the host could not read or write the virtual machine's disk; see the host's kernel log");
 	if (run->internal_error)
 		return err_set_kind(e, ERR_KIND_HOST, -EIO, "%s stopped the virtual machine (%s); try --accel %s",
-			accel_name(run->kvm), line[0] ? line : "QEMU says no reason", run->kvm ? "tcg" : "kvm");
+			accel_name(run->attempt.kvm), line[0] ? line : "QEMU says no reason", run->attempt.kvm ? "tcg" : "kvm");
 	if (WIFSIGNALED(run->status))
 		return err_set_kind(e, ERR_KIND_HOST, -EIO, "`%s` was ended by signal %d (%s)%s%s", program,
 			WTERMSIG(run->status), strsignal(WTERMSIG(run->status)), line[0] ? ": " : "", line);
@@ -707,26 +745,26 @@ static int describe_silence(const struct run *run, struct err *e)
 	case WATCH_DEAD_STUCK:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest does not run under %s: its CPU stays at one instruction and nothing came on its console",
-			accel_name(run->kvm));
+			accel_name(run->attempt.kvm));
 	case WATCH_DEAD_NO_BYTE:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest does not run under %s: not one byte came on its console in %llu s (is the kernel one for %s "
 			"with a serial console?)",
-			accel_name(run->kvm), (unsigned long long)l->first_byte_ms / 1000, arch_machine(run->config->arch));
+			accel_name(run->attempt.kvm), (unsigned long long)l->first_byte_ms / 1000, arch_machine(run->config->arch));
 	case WATCH_DEAD_NO_HELLO:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest's kernel started, but its init said nothing in %llu s under %s; last line: %s",
-			(unsigned long long)l->hello_ms / 1000, accel_name(run->kvm), last);
+			(unsigned long long)l->hello_ms / 1000, accel_name(run->attempt.kvm), last);
 	case WATCH_DEAD_BUSY:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest was busy under %s for %llu s without a word, a byte on its console or a disk access (step: "
 			"%s); if that is right, raise `stall_timeout` in [provision]; last line: %s",
-			accel_name(run->kvm), (unsigned long long)l->busy_ms / 1000, step, last);
+			accel_name(run->attempt.kvm), (unsigned long long)l->busy_ms / 1000, step, last);
 	default:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest stalled: nothing happened in it for %llu s under %s (step: %s); if it only waits for something, "
 			"raise `stall_timeout` in [provision]; last line: %s",
-			(unsigned long long)l->stall_ms / 1000, accel_name(run->kvm), step, last);
+			(unsigned long long)l->stall_ms / 1000, accel_name(run->attempt.kvm), step, last);
 	}
 }
 
@@ -758,7 +796,8 @@ static int describe(struct run *run, struct err *e)
 	case VM_PROTOCOL_ERROR:
 		*e = run->protocol_error;
 		(void)err_default_kind(e, ERR_KIND_HOST);
-		return err_wrap(e, "what the guest says cannot be believed (step: %s)", step);
+		return err_wrap(e, "what %s says cannot be believed (step: %s)",
+			run->monitor_failed ? "QEMU's monitor" : "the guest", step);
 	case VM_STALLED:
 	case VM_NO_START:
 	case VM_NO_GREETING:
@@ -775,12 +814,12 @@ static int run_once(struct run *run, struct err *e)
 
 	if (r < 0)
 		return r;
-	limits = watch_limits_for(run->kvm,
+	limits = watch_limits_for(run->attempt.kvm, run->attempt.may_fall_back,
 		run->config->stall_timeout_ms ? run->config->stall_timeout_ms : VM_STALL_DEFAULT_MS);
 	run->start_ms = monotonic_ms();
 	run->next_sample_ms = run->start_ms + SAMPLE_EARLY_MS;
 	watch_init(&run->watch, &limits, run->start_ms);
-	run->result->kvm = run->kvm;
+	run->result->kvm = run->attempt.kvm;
 	r = start_qemu(run, e);
 	if (r == 0)
 		r = loop(run, e);
@@ -797,16 +836,15 @@ static int run_once(struct run *run, struct err *e)
 	return 0;
 }
 
-/* Whether the guest has done nothing yet, so that another try begins where this one did. */
+/* Whether another try can begin where this one did: init mounts the disk after its hello, and none was heard. */
 static bool untouched(const struct run *run)
 {
-	return run->console.seen_bytes == 0 && run->result->channel == VM_CHANNEL_NONE && !run->cancelled &&
-	       !run->host_io_error;
+	return run->result->channel == VM_CHANNEL_NONE && run->disk_writes == 0 && !run->cancelled && !run->host_io_error;
 }
 
 static bool lacks_sandbox(const struct run *run)
 {
-	return run->sandbox && untouched(run) && strstr(buf_str(&run->stderr_text), "sandbox");
+	return run->attempt.sandbox && untouched(run) && strstr(buf_str(&run->stderr_text), "sandbox");
 }
 
 /* Keep QEMU's words as lines. */
@@ -824,30 +862,35 @@ static void keep_stderr(const struct run *run)
 	tail_copy(&t, run->result->qemu_stderr, sizeof(run->result->qemu_stderr));
 }
 
-/* A try of KVM did not get anywhere: remember it and say so. */
-static void give_up_kvm(const struct run *run, const struct accel_options *accel, const struct err *why)
+/* Whether it may be KVM's fault that the guest did not get as far as its hello. A panic and a power-off are the guest's
+ * own doing. */
+static bool kvm_may_be_why(const struct run *run)
 {
-	struct err not_written = ERR_INIT;
-	char forgetting[400] = "";
-
-	if (accel_remember(accel, why->message, &not_written) < 0)
-		progress_warning(run->hooks->progress, "cannot remember that KVM does not work: %s", not_written.message);
-	accel_describe_forgetting(accel, forgetting, sizeof(forgetting));
-	progress_warning(run->hooks->progress, "KVM does not work here (%.300s): going on with TCG, for a day; %s",
-		why->message, forgetting);
+	switch (run->result->outcome) {
+	case VM_QEMU_FAILED:
+	case VM_NO_START:
+	case VM_NO_GREETING:
+	case VM_RESET:
+		return true;
+	default:
+		return false;
+	}
 }
 
-/* Judge a try that has ended. Returns true when another one is to be made with what *kvm and *sandbox then say. */
-static bool wants_another_try(const struct run *run, const struct accel_options *accel, bool may_fall_back,
-	const struct err *why, bool *kvm, bool *sandbox)
+/* Judge a try that has ended badly. Returns true when another one is to be made, which *next then says. */
+static bool wants_another_try(const struct run *run, const struct err *why, struct attempt *next,
+	struct err *kvm_failure)
 {
 	if (run->result->outcome == VM_QEMU_FAILED && lacks_sandbox(run)) {
-		*sandbox = false;
+		next->sandbox = false;
 		return true;
 	}
-	if (run->kvm && may_fall_back && untouched(run)) {
-		give_up_kvm(run, accel, why);
-		*kvm = false;
+	if (run->attempt.kvm && run->attempt.may_fall_back && untouched(run) && kvm_may_be_why(run)) {
+		*kvm_failure = *why;
+		next->kvm = next->may_fall_back = false;
+		next->kvm_failure = kvm_failure;
+		progress_warning(run->hooks->progress, "KVM does not work here (%.600s): going on with TCG, which is slower",
+			why->message);
 		return true;
 	}
 	return false;
@@ -858,9 +901,12 @@ int vm_run(const struct vm_config *config, const struct vm_hooks *hooks, struct 
 	struct accel_options accel = { .choice = config->accel,
 		.arch = config->arch,
 		.memory_dirfd = hooks->memory_dirfd,
-		.memory_path = hooks->memory_path };
+		.memory_path = hooks->memory_path,
+		.try_kvm = config->try_kvm };
+	struct attempt attempt = { .sandbox = true, .accel = &accel };
+	struct err kvm_failure = ERR_INIT;
 	struct accel_decision decision;
-	bool kvm, sandbox = true, again;
+	bool again;
 	int r;
 
 	*ret = (struct vm_result){ 0 };
@@ -869,20 +915,21 @@ int vm_run(const struct vm_config *config, const struct vm_hooks *hooks, struct 
 		return r;
 	if (decision.note[0])
 		progress_note(hooks->progress, "%s", decision.note);
-	kvm = decision.kvm;
+	attempt.kvm = decision.kvm;
+	attempt.may_fall_back = decision.may_fall_back;
 	do {
 		_cleanup_run_ struct run run;
 
 		*ret = (struct vm_result){ 0 };
-		run_init(&run, config, hooks, ret, kvm, sandbox);
+		run_init(&run, config, hooks, ret, &attempt);
 		progress_begin(hooks->progress, VM_PROGRESS_STAGE, "%s with %s, %u MiB, %u CPUs", arch_machine(config->arch),
-			accel_name(kvm), config->memory_mib, config->cpus);
+			accel_name(attempt.kvm), config->memory_mib, config->cpus);
 		r = run_once(&run, e);
 		keep_stderr(&run);
 		again = false;
 		if (r == 0) {
 			r = describe(&run, e);
-			again = r < 0 && wants_another_try(&run, &accel, decision.may_fall_back, e, &kvm, &sandbox);
+			again = r < 0 && wants_another_try(&run, e, &attempt, &kvm_failure);
 		}
 		if (again)
 			err_clear(e);

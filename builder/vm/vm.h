@@ -5,8 +5,8 @@
  * other end has a name of its own (enum vm_outcome). The disk's descriptor is the caller's: QEMU writes to it with host caching
  * and without flushes, so that the caller syncs the result once.
  *
- * Which accelerator: accel.h. When KVM was a try and the guest does not start, QEMU is ended before the guest could have
- * written to the disk, and the run goes on with TCG.
+ * Which accelerator: accel.h. When KVM was a try and the guest did not get as far as init's hello (before which it does
+ * not write to the disk), the run goes on with TCG; when TCG does get there, it was KVM, and that is remembered.
  *
  * Time: KVM and TCG have limits of their own (below). A guest is dead when for stall_timeout_ms (three times that
  * under TCG) it sent no record, wrote nothing to its console, did nothing with its disk and hardly used its CPUs. One
@@ -50,6 +50,7 @@ struct vm_config {
 	const char *cmdline;	  /* added to the provisioning kernel's command line; NULL: nothing */
 	uint64_t clock_epoch;	  /* seconds since 1970 that the machine's clock shows at the start */
 	uint32_t stall_timeout_ms; /* 0: VM_STALL_DEFAULT_MS; the plan's, before the factor for TCG */
+	int (*try_kvm)(struct err *e); /* NULL; tests: see accel.h */
 };
 
 /* What the caller wants to hear. All may be absent. */

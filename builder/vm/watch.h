@@ -50,8 +50,9 @@ struct watch {
 	unsigned n_stuck;
 };
 
-/* Limits for an accelerator. stall_ms: as the plan says it, before the factor for TCG. */
-struct watch_limits watch_limits_for(bool kvm, uint64_t stall_ms);
+/* Limits for an accelerator. impatient: another one can be tried when this does not get the guest to say hello.
+ * stall_ms: as the plan says it, before the factor for TCG. */
+struct watch_limits watch_limits_for(bool kvm, bool impatient, uint64_t stall_ms);
 
 void watch_init(struct watch *w, const struct watch_limits *limits, uint64_t now_ms);
 

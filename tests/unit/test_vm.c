@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -29,7 +30,7 @@ struct fixture {
 struct heard {
 	struct progress progress;
 	unsigned n_warnings, n_notes, n_records, n_output;
-	char warning[1024];
+	char warning[1024], note[1024];
 	struct buf lines; /* events */
 };
 
@@ -126,8 +127,10 @@ static void on_progress(struct progress *p, const struct progress_event *event)
 {
 	struct heard *h = (struct heard *)p;
 
-	if (event->kind == PROGRESS_NOTE)
+	if (event->kind == PROGRESS_NOTE) {
 		h->n_notes++;
+		(void)snprintf(h->note, sizeof(h->note), "%s", event->detail);
+	}
 	if (event->kind == PROGRESS_WARNING) {
 		h->n_warnings++;
 		(void)snprintf(h->warning, sizeof(h->warning), "%s", event->detail);
@@ -169,6 +172,12 @@ static void outcome_release(struct outcome *o)
 	buf_release(&o->log);
 }
 
+static int kvm_opens(struct err *e)
+{
+	(void)e;
+	return 0;
+}
+
 static void run_trial(const struct fixture *f, const struct trial *t, struct outcome *o)
 {
 	_cleanup_close_ int initrd_fd = make_initrd(f, t->mode);
@@ -183,7 +192,8 @@ static void run_trial(const struct fixture *f, const struct trial *t, struct out
 		.initrd_fd = initrd_fd,
 		.disk_fd = disk_fd,
 		.clock_epoch = 1700000000,
-		.stall_timeout_ms = t->stall_ms };
+		.stall_timeout_ms = t->stall_ms,
+		.try_kvm = kvm_opens };
 	struct vm_hooks hooks = VM_HOOKS_INIT;
 
 	*o = (struct outcome){ .heard = { .progress = { on_progress } } };
@@ -277,7 +287,13 @@ static void test_believes_nothing_wrong(void **state)
 
 static void test_ends_a_guest_that_lingers_after_its_verdict(void **state)
 {
-	(void)state;
+	struct outcome o;
+
+	/* The verdict stands: what is on the disk was unmounted before it. */
+	run_trial(*state, &(struct trial){ .mode = "serial linger", .accel = ACCEL_TCG, .stall_ms = 700 }, &o);
+	assert_int_equal(o.result.outcome, VM_PASSED);
+	assert_int_equal(o.r, 0);
+	outcome_release(&o);
 }
 
 static void test_bounds_a_flood(void **state)
@@ -293,6 +309,103 @@ static void test_bounds_a_flood(void **state)
 	outcome_release(&o);
 }
 
+/* A QEMU whose KVM does not work, as a script around the real one: `when_kvm` is run when it is asked for KVM. */
+static void make_qemu(const struct fixture *f, const char *name, const char *when_kvm, char *path, size_t size)
+{
+	char script[1024];
+	struct err e = ERR_INIT;
+
+	(void)snprintf(path, size, "%s/%s", f->dir, name);
+	(void)snprintf(script, sizeof(script),
+		"#!/bin/bash\nargs=() kvm=\nfor a in \"$@\"; do case $a in kvm) a=tcg kvm=1;; host) a=max;; esac; "
+		"args+=(\"$a\"); done\n[ -z \"$kvm\" ] || { %s; }\nexec qemu-system-x86_64 \"${args[@]}\"\n",
+		when_kvm);
+	if (write_file_atomic_at(AT_FDCWD, path, script, strlen(script), 0755, &e) < 0)
+		fail_msg("%s", e.message);
+}
+
+/* The first run tries KVM, remembers, and goes on; the second does not try. */
+static void expect_fall_back(const struct fixture *f, const char *name, const char *when_kvm, const char *words)
+{
+	char path[300], memory[300];
+	struct trial t = { .mode = "serial pass", .qemu = path, .accel = ACCEL_AUTO, .stall_ms = 20000 };
+	_cleanup_close_ int memory_dirfd = -1;
+	struct outcome o;
+
+	make_qemu(f, name, when_kvm, path, sizeof(path));
+	(void)snprintf(memory, sizeof(memory), "%s/memory-%s", f->dir, name);
+	assert_int_equal(mkdir(memory, 0755), 0);
+	memory_dirfd = open(memory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	t.memory_dirfd = memory_dirfd;
+
+	run_trial(f, &t, &o);
+	assert_string_equal(o.e.message, "");
+	assert_int_equal(o.result.outcome, VM_PASSED);
+	assert_false(o.result.kvm);
+	assert_int_equal(o.heard.n_warnings, 1);
+	assert_int_equal(o.heard.n_notes, 1);
+	assert_non_null(strstr(o.heard.note, "the-cache/" ACCEL_MEMORY_FILE));
+	if (!strstr(o.heard.warning, words))
+		fail_msg("not what was expected: %s", o.heard.warning);
+	outcome_release(&o);
+
+	run_trial(f, &t, &o);
+	assert_int_equal(o.result.outcome, VM_PASSED);
+	assert_int_equal(o.heard.n_warnings, 0);
+	assert_int_equal(o.heard.n_notes, 1);
+	outcome_release(&o);
+
+	/* Forced, there is no other way. */
+	t.accel = ACCEL_KVM;
+	run_trial(f, &t, &o);
+	assert_true(o.r < 0);
+	assert_true(o.result.kvm);
+	assert_int_equal(err_exit_status(&o.e), 4);
+	assert_int_equal(o.heard.n_warnings, 0);
+	outcome_release(&o);
+}
+
+static void test_goes_on_with_tcg_when_qemu_dies_of_kvm(void **state)
+{
+	expect_fall_back(*state, "dies", "echo 'failed to set MSR 0x10a to 0x69' >&2; kill -ABRT $$", "failed to set MSR");
+}
+
+static void test_goes_on_with_tcg_when_the_cpu_does_not_move(void **state)
+{
+	expect_fall_back(*state, "stuck", "args+=(-S)", "stays at one instruction");
+}
+
+static void test_ends_on_cancel(void **state)
+{
+	_cleanup_close_ int read_fd = -1, write_fd = -1;
+	struct outcome o;
+	int pair[2];
+
+	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+	read_fd = pair[0];
+	write_fd = pair[1];
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	run_trial(*state, &(struct trial){ .mode = "serial pass", .accel = ACCEL_TCG, .cancel_fd = read_fd }, &o);
+	assert_int_equal(o.result.outcome, VM_CANCELLED);
+	assert_int_equal(o.r, -ECANCELED);
+	outcome_release(&o);
+}
+
+static void test_names_the_package_of_a_missing_qemu(void **state)
+{
+	struct outcome o;
+
+	run_trial(*state, &(struct trial){ .mode = "serial pass", .accel = ACCEL_TCG, .qemu = "no-such-qemu" }, &o);
+	assert_int_equal(o.r, -ENOENT);
+	assert_non_null(strstr(o.e.message, "apt-get install qemu-system-x86"));
+	assert_int_equal(err_exit_status(&o.e), 4);
+	outcome_release(&o);
+	run_trial(*state, &(struct trial){ .mode = "serial pass", .accel = ACCEL_TCG, .qemu = "false" }, &o);
+	assert_int_equal(o.result.outcome, VM_QEMU_FAILED);
+	assert_non_null(strstr(o.e.message, "status 1"));
+	outcome_release(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +414,10 @@ int main(void)
 		cmocka_unit_test(test_believes_nothing_wrong),
 		cmocka_unit_test(test_ends_a_guest_that_lingers_after_its_verdict),
 		cmocka_unit_test(test_bounds_a_flood),
+		cmocka_unit_test(test_goes_on_with_tcg_when_qemu_dies_of_kvm),
+		cmocka_unit_test(test_goes_on_with_tcg_when_the_cpu_does_not_move),
+		cmocka_unit_test(test_ends_on_cancel),
+		cmocka_unit_test(test_names_the_package_of_a_missing_qemu),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
