@@ -209,19 +209,11 @@ static int open_archive(struct input *in, enum disk_packing packing, bool tar, s
 		return err_set(e, -ENOMEM, "out of memory");
 	in->offset = 0;
 	in->read_errno = 0;
-	switch (packing) {
-	case DISK_PACKING_NONE:
-		break;
-	case DISK_PACKING_GZIP:
-		r = archive_read_support_filter_gzip(a);
-		break;
-	case DISK_PACKING_XZ:
-		r = archive_read_support_filter_xz(a);
-		break;
-	case DISK_PACKING_ZSTD:
-		r = archive_read_support_filter_zstd(a);
-		break;
-	}
+	/* Appended, not offered: filters that libarchive may choose itself are used again on what they gave. */
+	if (packing != DISK_PACKING_NONE)
+		r = archive_read_append_filter(a, packing == DISK_PACKING_GZIP ? ARCHIVE_FILTER_GZIP
+						  : packing == DISK_PACKING_XZ ? ARCHIVE_FILTER_XZ
+									       : ARCHIVE_FILTER_ZSTD);
 	/* ARCHIVE_WARN would mean that an external program is to unpack; none is ever called. */
 	if (r != ARCHIVE_OK)
 		return err_set_kind(e, ERR_KIND_HOST, -EOPNOTSUPP, "this libarchive cannot unpack %s",
@@ -354,7 +346,8 @@ static int open_scratch(int dirfd, int *ret, struct err *e)
 }
 
 /* Unpack the entry that the archive is at. */
-static int unpack_entry(struct archive *a, struct input *in, struct output *out, struct err *e)
+static int unpack_entry(struct archive *a, struct archive_entry *entry, struct input *in, struct output *out,
+	struct err *e)
 {
 	for (;;) {
 		const void *data;
@@ -362,8 +355,14 @@ static int unpack_entry(struct archive *a, struct input *in, struct output *out,
 		la_int64_t offset;
 		int r = archive_read_data_block(a, &data, &len, &offset);
 
-		if (r == ARCHIVE_EOF)
-			return output_finish(out, e);
+		if (r == ARCHIVE_EOF) {
+			/* A sparse member may end in a hole, of which no block tells. */
+			if (archive_entry_size_is_set(entry) && archive_entry_size(entry) > 0)
+				r = output_put(out, NULL, 0, (uint64_t)archive_entry_size(entry), e);
+			else
+				r = 0;
+			return r < 0 ? r : output_finish(out, e);
+		}
 		if (r != ARCHIVE_OK)
 			return err_archive(e, a, in, "unpacking the disk image");
 		if (offset < 0)
@@ -392,7 +391,7 @@ static int unpack_stream(struct input *in, enum disk_packing packing, struct out
 		return output_finish(out, e);
 	if (r != ARCHIVE_OK)
 		return err_archive(e, a, in, "unpacking the disk image");
-	return unpack_entry(a, in, out, e);
+	return unpack_entry(a, entry, in, out, e);
 }
 
 /* ---- members of a tar archive ---- */
@@ -459,12 +458,12 @@ static int walk_tar(struct input *in, enum disk_packing packing, unsigned want, 
 					"the archive holds more than one disk image, `%s` and `%s`: unpack the one that is meant",
 					m->first, m->second);
 			if (want == 0) {
-				r = unpack_entry(a, in, out, e);
+				r = unpack_entry(a, entry, in, out, e);
 				if (r < 0)
 					return err_wrap(e, "member `%s`", clean);
 			}
 		} else if (want == m->seen) {
-			r = unpack_entry(a, in, out, e);
+			r = unpack_entry(a, entry, in, out, e);
 			return r < 0 ? err_wrap(e, "member `%s`", clean) : 0;
 		}
 	}
