@@ -30,6 +30,10 @@ expect_status() {
 expect_stderr() { # the extended regular expression is found in stderr
 	grep -qE -- "$1" "$BATS_TEST_TMPDIR/stderr" || { echo "stderr has nothing like: $1"; return 1; }
 }
+# A command must fail. (`! command` fails no test unless it stands last.)
+refute() {
+	if "$@"; then echo "should not have succeeded: $*"; return 1; fi
+}
 refute_stderr() {
 	if grep -E -- "$1" "$BATS_TEST_TMPDIR/stderr"; then echo "stderr should not have: $1"; return 1; fi
 }

@@ -78,14 +78,14 @@ setup() {
 	expect_equal "$(image_cat "$entry" /etc/setup-ran-as)" 0
 	expect_equal "$(image_cat "$entry" /etc/setup-nets)" lo
 	run image_cat "$entry" /etc/setup-dev
-	! grep -E '^(vd|vport|hvc)' <<<"$output"
+	refute grep -E '^(vd|vport|hvc)' <<<"$output"
 }
 
 @test "no trace of the build stays: inputs, scripts, cleaned folders" {
 	run image_stat "$entry" /imgbuild
-	! grep -q Inode <<<"$output"
+	refute grep -q Inode <<<"$output"
 	run image_stat "$entry" /var/junk/a
-	! grep -q Inode <<<"$output"
+	refute grep -q Inode <<<"$output"
 	image_stat "$entry" /etc/hostname | grep -q Inode
 }
 
@@ -99,7 +99,7 @@ setup() {
 
 @test "fstab lines whose source is not in the image are gone" {
 	run image_cat "$entry" /etc/fstab
-	! grep -E '^[^#].*(BOOT|UEFI|cdrom|usbdisk)' <<<"$output"
+	refute grep -E '^[^#].*(BOOT|UEFI|cdrom|usbdisk)' <<<"$output"
 }
 
 @test "the manifest names every input with its digest" {

@@ -44,35 +44,35 @@ wanted="podman crun fuse-overlayfs skopeo uidmap fuse3 haveged chrony rsync nfs-
 			{ echo "$package is not installed"; return 1; }
 	done
 	for package in systemd-timesyncd cloud-init unattended-upgrades; do
-		! jq -e --arg p "$package" '.packages[] | select(.name == $p)' "$entry/manifest.json" || return 1
+		refute jq -e --arg p "$package" '.packages[] | select(.name == $p)' "$entry/manifest.json" || return 1
 		jq -e --arg p "$package" '.removed | index($p)' "$entry/manifest.json" >/dev/null || return 1
 	done
 }
 
 @test "nothing came from backports" {
-	! jq -r '.installed[].version' "$entry/manifest.json" | grep -E '~bpo'
+	refute grep -E '~bpo' <<<"$(jq -r '.installed[].version' "$entry/manifest.json")"
 }
 
 @test "services are enabled and disabled as asked" {
 	image_stat "$entry" /etc/systemd/system/multi-user.target.wants/systemd-networkd.service | grep -q Inode
 	run image_stat "$entry" /etc/systemd/system/multi-user.target.wants/ssh.service
-	! grep -q Inode <<<"$output"
+	refute grep -q Inode <<<"$output"
 	image_stat "$entry" /etc/systemd/system/systemd-networkd-wait-online.service | grep -q '/dev/null'
 }
 
 @test "fstab has only the root, neutral" {
 	run image_cat "$entry" /etc/fstab
 	echo "$output"
-	! grep -E '^[^#]*(/boot/efi|LABEL=BOOT|PARTUUID)' <<<"$output"
+	refute grep -E '^[^#]*(/boot/efi|LABEL=BOOT|PARTUUID)' <<<"$output"
 	expect_equal "$(jq '.fstab_dropped | length' "$entry/manifest.json")" 2
 }
 
 @test "no initramfs was built, nothing asked, identity is not baked in" {
 	run debugfs -R 'ls -p /boot' "$entry/rootfs.ext4"
-	! grep -q 'initrd.img' <<<"$output"
+	refute grep -q 'initrd.img' <<<"$output"
 	expect_equal "$(image_cat "$entry" /etc/machine-id | tr -d '\n' | sed 's/^uninitialized$//')" ""
 	run image_stat "$entry" /usr/sbin/policy-rc.d
-	! grep -q Inode <<<"$output"
+	refute grep -q Inode <<<"$output"
 }
 
 @test "inside: dpkg is content and agrees with the manifest" {

@@ -39,7 +39,7 @@ setup() {
 @test "the root is the right partition, and its fstab has lost BOOT and UEFI" {
 	image_cat "$entry" /etc/os-release | grep -q Alpine
 	run image_cat "$entry" /etc/fstab
-	! grep -E '^[^#]*(BOOT|UEFI)' <<<"$output"
+	refute grep -E '^[^#]*(BOOT|UEFI)' <<<"$output"
 	expect_equal "$(jq '.fstab_dropped | length' "$entry/manifest.json")" 2
 }
 
