@@ -37,7 +37,7 @@ same() {
 	if [ "$(stat -c %s "$1")" -lt 1000000000 ]; then
 		cmp "$1" "$2"
 	else
-		[ "$(stat -c %s "$1")" = "$(stat -c %s "$2")" ] && qemu-img compare -s -f raw -F raw "$1" "$2"
+		[ "$(stat -c %s "$1")" = "$(stat -c %s "$2")" ] && qemu-img compare -f raw -F raw "$1" "$2"
 	fi
 }
 
