@@ -315,7 +315,7 @@ static int publish_file(struct blob_writer *w, const struct blob_info *info, str
 	if (r < 0)
 		return r;
 	free(take_ptr(w->name));
-	if (close(take_fd(&w->fd)) < 0)
+	if (close(take_fd(&w->fd)) < 0) /* after fsync; still the place where some filesystems report */
 		return err_set_host(e, -errno, "cannot close the blob `%s/%s`", w->publisher->store.path, path);
 	return info->sha512.algorithm == DIGEST_NONE ? 0 : link_sha512(w->publisher, info, e);
 }
@@ -326,13 +326,16 @@ int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err 
 	struct err ignored = ERR_INIT;
 	int r = judge(w, &info, e);
 
-	if (r == 0)
-		r = publish_file(w, &info, e);
 	if (r < 0) {
-		if (w->fd >= 0 && blob_writer_restart(w, &ignored) < 0)
+		if (blob_writer_restart(w, &ignored) < 0)
 			w->offset = 0;
 		return r;
 	}
+	r = publish_file(w, &info, e);
+	/* From here on the file may be the blob, even when something failed afterwards: it is not to be written to. */
+	close_fdp(&w->fd);
+	if (r < 0)
+		return r;
 	*ret = info;
 	return 0;
 }
@@ -345,7 +348,7 @@ void blob_writer_free(struct blob_writer *w)
 		return;
 	if (w->name && !(w->is_partial && w->offset > 0))
 		(void)unlinkat(w->dirfd, w->name, 0);
-	else if (w->name) /* what was taken beyond the bytes that came */
+	else if (w->name && w->fd >= 0) /* what was taken beyond the bytes that came */
 		(void)!ftruncate(w->fd, (off_t)w->offset);
 	close_fdp(&w->fd);
 	hasher_freep(&w->sha256);

@@ -65,7 +65,7 @@ int blob_writer_write(struct blob_writer *w, const void *bytes, size_t len, stru
 
 /* Check size and digests and publish under the SHA-256. Wrong bytes are -EBADMSG (ERR_KIND_INPUT), the message names
  * what was expected and what came; nothing is published, and the writer is at 0 again. A blob that is there already is
- * kept. On success the writer can only be freed. */
+ * kept. After success, and after any other failure, the writer can only be freed. */
 int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err *e) _must_check_;
 
 /* NULL is fine. */
