@@ -29,6 +29,7 @@
 #define PLAN_MAX_FAULTS 100
 #define PLAN_DEFAULT_IMAGE_SIZE_BYTES GIB(10)
 #define PLAN_DEFAULT_FILE_MODE 0644
+#define PLAN_DEFAULT_CLOCK_SECONDS INT64_C(1767225600) /* 2026-01-01T00:00:00Z */
 #define PLAN_LABEL_MAX_BYTES 16 /* s_volume_name of the ext superblock */
 
 /* Where bytes come from. Exactly one of url and path is set in a location that was given. */
@@ -218,6 +219,10 @@ static inline void plan_freep(struct plan **p)
 /* Check that the plan describes an image for this architecture. Returns 0, or -EINVAL with what it does describe. */
 int plan_require_arch(const struct plan *p, enum arch arch, struct err *e) _must_check_;
 
+/* The time that the guest's clock is set to while the image is made, in seconds since 1970: that of [apt] snapshot, else
+ * PLAN_DEFAULT_CLOCK_SECONDS. It shows in the image (times of files), and so it is part of the key. */
+int64_t plan_clock_seconds(const struct plan *p);
+
 /* Append the packages asked for on this architecture to a zeroed list, sorted and without repetitions. */
 int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;
 
@@ -225,14 +230,11 @@ int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_
  * another architecture ("_arm64.deb"). */
 int plan_debs(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;
 
-/* Open a local path of the plan, never through anything that leads out of the plan's folder: "..", absolute names,
+/* Open a local path of the plan (plan/beneath.h), never through anything that leads out of the plan's folder: "..", absolute names,
  * symbolic links (those that stay inside are followed), /proc links. With allow_outside it is a plain openat().
  * flags as for open(2) without O_CREAT; O_CLOEXEC and O_NOCTTY are added.
  * Returns the descriptor, which the caller closes; -EXDEV the path leads outside; -ENOENT and so on as open(2). */
 int plan_open_beneath(const struct plan *p, const char *path, int flags, struct err *e) _must_check_;
-
-/* The same beneath any folder; `by_hand` forces the way that does without openat2(2), for the tests. */
-int open_beneath(int dirfd, const char *path, int flags, bool by_hand);
 
 /* What a local file or tree is for. */
 enum plan_input_kind {
@@ -249,7 +251,8 @@ enum plan_input_kind {
 
 struct plan_local_input {
 	enum plan_input_kind kind;
-	char *slot;	       /* unique within the list: "base", "files:/etc/x", "inputs:selftests", "deb:debs/x.deb" */
+	char *slot;	       /* unique within the list: "base", "kernel" (the file or the archive), "modules", "setup",
+				  "deb:<path>", "key:<path>", "files:<destination>", "inputs:<name>" */
 	char *path;	       /* as plan_open_beneath() takes it */
 	bool is_tree;	       /* a folder */
 	bool executable;       /* a file that its owner may execute */
@@ -271,7 +274,7 @@ void plan_local_inputs_release(struct plan_local_inputs *l);
  * -EXDEV when one lies outside the plan's folder. */
 int plan_local_inputs(const struct plan *p, enum arch arch, struct plan_local_inputs *ret, struct err *e) _must_check_;
 
-/* Find by kind and slot; NULL when there is none. */
+/* Find by slot; NULL when there is none. */
 const struct plan_local_input *plan_local_input_find(const struct plan_local_inputs *l, const char *slot);
 
 /* How a field of the schema takes part in the key. */
