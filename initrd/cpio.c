@@ -117,9 +117,11 @@ static la_ssize_t on_write(struct archive *a, void *opaque, const void *bytes, s
 	struct cpio *c = opaque;
 	int r = 0;
 
-	if (len > WRITE_BUFFER_BYTES - c->buffered)
+	bool large = len >= WRITE_BUFFER_BYTES / 2;
+
+	if (large || len > WRITE_BUFFER_BYTES - c->buffered)
 		r = flush_buffer(c);
-	if (r == 0 && len >= WRITE_BUFFER_BYTES / 2) {
+	if (r == 0 && large) {
 		r = write_full(c->out_fd, bytes, len);
 	} else if (r == 0) {
 		memcpy(c->buffer + c->buffered, bytes, len);

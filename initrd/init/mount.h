@@ -1,0 +1,26 @@
+/* Mounting: the kernel's own filesystems, the image, and taking the image away for real. */
+#ifndef IMGBUILD_INIT_MOUNT_H
+#define IMGBUILD_INIT_MOUNT_H
+
+#include "initrd/init/util.h"
+
+#define TARGET_PATH "/target" /* the image, in init's own view */
+#define BARE_PATH "/bare"     /* a step's second view of it, without /dev, /proc, /sys, /run, /tmp over it */
+
+/* Mount /proc, /sys and /dev, and make the console stdin, stdout and stderr. */
+int mount_kernel_filesystems(struct fail *f);
+
+/* Wait until path is a block device. Returns 0, or -ETIMEDOUT after wait_ms. */
+int wait_block_device(const char *path, unsigned wait_ms);
+
+/* Mount device at TARGET_PATH: read-write, nodev. *ret_device is a copy of the name for mount_release_root. */
+int mount_root(const char *device, const char *fstype, struct fail *f);
+
+/* Grow the mounted ext4 to the size of its device. */
+int mount_grow(const char *device, struct fail *f);
+
+/* Write everything out, unmount the image, and prove that nobody holds it any more: the device can be claimed exclusively. Never
+ * lazy. Failing names who is busy. */
+int mount_release_root(const char *device, struct fail *f);
+
+#endif
