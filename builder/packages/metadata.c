@@ -54,8 +54,7 @@ void pkg_metadata_release(struct pkg_metadata *m)
 	*m = (struct pkg_metadata){ 0 };
 }
 
-/* Where this machine's own apt fetches from. */
-static int read_host_mirrors(const struct pkg_host_fs *fs, enum arch arch, struct strv *ret, struct err *e)
+int pkg_host_mirrors(const struct pkg_host_fs *fs, enum arch arch, struct strv *ret, struct err *e)
 {
 	_cleanup_apt_sources_ struct apt_sources sources = { .lenient = true };
 	int r = apt_sources_read(fs, arch, &sources, NULL, e);
@@ -227,7 +226,7 @@ int pkg_metadata_init(struct pkg_metadata *m, const struct pkg_request *request,
 	if (request->snapshot)
 		r = pkg_snapshot_check(request->snapshot, e);
 	if (r == 0 && request->host_apt)
-		r = read_host_mirrors(request->host_apt, request->arch, &host_mirrors, e);
+		r = pkg_host_mirrors(request->host_apt, request->arch, &host_mirrors, e);
 	if (r == 0 && request->host_apt && !ignore_dates) {
 		r = dates_are_ignored(request->host_apt, &ignore_dates, e);
 		if (r == 0 && ignore_dates)

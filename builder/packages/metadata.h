@@ -49,4 +49,7 @@ void pkg_metadata_release(struct pkg_metadata *m);
 int pkg_metadata_load(struct pkg_metadata *m, const struct pkg_request *request, const struct apt_pins *pins,
 	struct pkg_universe *u, struct err *e) _must_check_;
 
+/* Append where a system's own apt fetches from, for --mirror host: fs is that system's. */
+int pkg_host_mirrors(const struct pkg_host_fs *fs, enum arch arch, struct strv *ret, struct err *e) _must_check_;
+
 #endif
