@@ -27,6 +27,7 @@ struct console {
 	struct line_reader lines, output_lines;
 };
 
+/* Begin; log_fd is lent (-1: no file). console_release() frees the line buffers and may be called twice. */
 void console_init(struct console *c, int log_fd, uint64_t max_bytes);
 void console_release(struct console *c);
 

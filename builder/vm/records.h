@@ -89,6 +89,7 @@ struct line_reader {
 	bool skipping; /* inside a line that was too long */
 };
 
+/* Begin; lines are cut at line_max_bytes, newline not counted. line_reader_release() may be called twice. */
 void line_reader_init(struct line_reader *r, size_t line_max_bytes);
 void line_reader_release(struct line_reader *r);
 

@@ -242,8 +242,9 @@ static int start_qemu(struct run *run, struct err *e)
 	fds[options.n_fds++] = (struct process_fd){ monitor, CHILD_MONITOR };
 	options.argv = (const char *const *)argv.items;
 	r = process_start(&options, &run->process, e);
-	if (r == -ENOENT)
-		return err_set_kind(e, ERR_KIND_HOST, r,
+	/* A folder of PATH that may not be searched makes it -EACCES. */
+	if (r == -ENOENT || (r == -EACCES && !strchr(argv.items[0], '/')))
+		return err_set_kind(e, ERR_KIND_HOST, -ENOENT,
 			"`%s` was not found, which runs the virtual machine; install it (Debian, Ubuntu: apt-get install %s)",
 			argv.items[0], qemu_package(c->arch));
 	run->pid = run->process.pid;

@@ -54,6 +54,7 @@ struct watch {
  * stall_ms: as the plan says it, before the factor for TCG. */
 struct watch_limits watch_limits_for(bool kvm, bool impatient, uint64_t stall_ms);
 
+/* Begin at now_ms, before the first byte. */
 void watch_init(struct watch *w, const struct watch_limits *limits, uint64_t now_ms);
 
 /* Go on to a later phase; going back is ignored. */

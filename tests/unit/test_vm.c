@@ -1,22 +1,19 @@
-/* builder/vm/vm: real boots under TCG, of a guest that misbehaves on purpose (tests/vm/guest.c), with Debian's cloud kernel.
- *
- * The kernel lies in $IMGBUILD_TEST_CACHE/kernel-amd64 (tests/vm/kernel.sh, which is run when it is not there). */
+/* builder/vm/vm: real boots under TCG, of a guest that misbehaves on purpose (tests/vm/guest.c), with Debian's cloud kernel
+ * (the fixture kernel-deb). */
 #include "builder/vm/vm.h"
 
-#include "lib/digest.h"
 #include "lib/io.h"
 #include "lib/process.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -34,38 +31,50 @@ struct heard {
 	struct buf lines; /* events */
 };
 
-static void run_command(const char *const *argv)
+/* Run a command; *out gets what it prints. */
+static void run_command(const char *const *argv, struct buf *out)
 {
-	_cleanup_buf_ struct buf out = BUF_INIT(1 << 20);
+	_cleanup_buf_ struct buf talk = BUF_INIT(1 << 20);
 	struct process_options options = { .argv = argv, .working_dirfd = -1 };
 	struct err e = ERR_INIT;
 	int status = -1;
 
-	if (process_run(&options, NULL, &out, 120000, &status, &e) < 0)
+	if (process_run(&options, out, &talk, 300000, &status, &e) < 0)
 		fail_msg("%s: %s", argv[0], e.message);
 	if (status != 0)
-		fail_msg("%s failed: %s", argv[0], buf_str(&out));
+		fail_msg("%s failed: %s", argv[0], buf_str(&talk));
+}
+
+/* The one file that a pattern beneath the kernel's folder names. */
+static void find_file(const struct fixture *f, const char *pattern, char *path, size_t size)
+{
+	char full[700];
+	glob_t g;
+
+	(void)snprintf(full, sizeof(full), "%s/unpacked/%s", f->kernel_dir, pattern);
+	if (glob(full, 0, NULL, &g) != 0)
+		fail_msg("nothing is called %s", full);
+	(void)snprintf(path, size, "%s", g.gl_pathv[0]);
+	globfree(&g);
 }
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR"), *cache = getenv("IMGBUILD_TEST_CACHE"), *home = getenv("HOME");
+	const char *tmp = getenv("TMPDIR");
 	struct fixture *f = calloc(1, sizeof(*f));
-	char init[300], kernel[600];
+	_cleanup_buf_ struct buf out = BUF_INIT(sizeof(f->kernel_dir) - 1);
+	char init[300], kernel[1024];
 	struct err e = ERR_INIT;
 
 	buf_init(&f->init, 8 << 20);
 	(void)snprintf(f->dir, sizeof(f->dir), "%s/imgbuild-vm.XXXXXX", tmp ? tmp : "/tmp");
 	assert_non_null(mkdtemp(f->dir));
-	if (cache)
-		(void)snprintf(f->kernel_dir, sizeof(f->kernel_dir), "%s/kernel-amd64", cache);
-	else
-		(void)snprintf(f->kernel_dir, sizeof(f->kernel_dir), "%s/.cache/imgbuild-tests/kernel-amd64", home ? home : "");
-	run_command((const char *const[]){ "tests/vm/kernel.sh", f->kernel_dir, NULL });
+	run_command((const char *const[]){ "tests/fixtures/kernel-deb.sh", NULL }, &out);
+	(void)snprintf(f->kernel_dir, sizeof(f->kernel_dir), "%.*s", (int)strcspn(buf_str(&out), "\n"), buf_str(&out));
 	(void)snprintf(init, sizeof(init), "%s/init", f->dir);
-	run_command((const char *const[]){ "cc", "-static", "-Os", "-I.", "-o", init, "tests/vm/guest.c", NULL });
+	run_command((const char *const[]){ "cc", "-static", "-Os", "-I.", "-o", init, "tests/vm/guest.c", NULL }, NULL);
 	assert_int_equal(read_file_at(AT_FDCWD, init, false, &f->init, &e), 0);
-	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinuz", f->kernel_dir);
+	find_file(f, "boot/vmlinuz-*", kernel, sizeof(kernel));
 	f->kernel_fd = open(kernel, O_RDONLY | O_CLOEXEC);
 	assert_true(f->kernel_fd >= 0);
 	*state = f;
@@ -110,9 +119,10 @@ static int make_initrd(const struct fixture *f, const char *mode)
 	add_member(a, "mode", 0644, mode, strlen(mode));
 	for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
 		_cleanup_buf_ struct buf b = BUF_INIT(1 << 20);
-		char path[700], name[64];
+		char path[1024], name[64], pattern[128];
 
-		(void)snprintf(path, sizeof(path), "%s/modules/%s.ko", f->kernel_dir, modules[i]);
+		(void)snprintf(pattern, sizeof(pattern), "lib/modules/*/kernel/drivers/*/%s.ko", modules[i]);
+		find_file(f, pattern, path, sizeof(path));
 		(void)snprintf(name, sizeof(name), "%s.ko", modules[i]);
 		if (read_file_at(AT_FDCWD, path, false, &b, &e) < 0)
 			fail_msg("%s", e.message);
@@ -224,7 +234,7 @@ static void expect(const struct fixture *f, const char *mode, enum vm_outcome ou
 {
 	struct outcome o;
 
-	run_trial(f, &(struct trial){ .mode = mode, .accel = ACCEL_TCG, .stall_ms = 2000 }, &o);
+	run_trial(f, &(struct trial){ .mode = mode, .accel = ACCEL_TCG, .stall_ms = 1500 }, &o);
 	assert_string_equal(vm_outcome_name(o.result.outcome), vm_outcome_name(outcome));
 	assert_int_equal(o.r, r);
 	if (!strstr(o.e.message, words))
