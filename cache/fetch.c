@@ -62,6 +62,7 @@ struct job {
 	uint64_t start_offset;	 /* what the sink had before, asked for from there when > 0 and `asked_range` */
 	bool asked_range;
 	bool body_begun;
+	uint64_t heard_ms;	 /* when the last byte came, or it began */
 	uint64_t refused_bytes;
 	char sniff[SNIFF_BYTES];
 	size_t sniff_len;
@@ -179,6 +180,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *userdata)
 	struct job *job = userdata;
 	size_t len = size * n; /* size is always 1 */
 
+	job->heard_ms = monotonic_ms();
 	if (job->answer.status != 200 && job->answer.status != 206) {
 		job->refused_bytes += len;
 		return job->refused_bytes > REFUSED_BODY_MAX_BYTES ? 0 : len;
@@ -201,6 +203,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata)
 {
 	struct job *job = userdata;
 
+	job->heard_ms = monotonic_ms();
 	http_answer_line(&job->answer, line, size * n);
 	return size * n;
 }
@@ -253,11 +256,6 @@ static int ask_for_range(struct job *job, CURL *easy, struct err *e)
 	return 0;
 }
 
-static long seconds_or(unsigned given, unsigned otherwise)
-{
-	return (long)(given ? given : otherwise);
-}
-
 static int configure(struct fetcher *f, struct job *job, CURL *easy, struct err *e)
 {
 	const struct fetch_options *o = f->options;
@@ -281,9 +279,8 @@ static int configure(struct fetcher *f, struct job *job, CURL *easy, struct err 
 	(void)curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 128L * 1024);
-	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, seconds_or(o->connect_timeout_s, DEFAULT_CONNECT_TIMEOUT_S));
-	(void)curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, seconds_or(o->stall_timeout_s, DEFAULT_STALL_TIMEOUT_S));
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT,
+		(long)(o->connect_timeout_s ? o->connect_timeout_s : DEFAULT_CONNECT_TIMEOUT_S));
 	return ask_for_range(job, easy, e);
 }
 
@@ -301,6 +298,7 @@ static int begin_attempt(struct fetcher *f, struct job *job, struct err *e)
 	job->curl_text[0] = '\0';
 	job->broke_off = job->body_begun = false;
 	job->refused_bytes = 0;
+	job->heard_ms = monotonic_ms();
 	if (sink_offset(&job->sink) == 0)
 		job->sniff_len = 0;
 	r = configure(f, job, job->easy, e);
@@ -686,6 +684,30 @@ static int attempt_ended(struct fetcher *f, struct job *job, CURLcode c, struct 
 	return err_wrap(e, "downloading %s", job->request->label);
 }
 
+/* End the transfers that have been silent for too long. (libcurl's own low-speed limit averages over seconds, and so finds
+ * out late.) */
+static int end_stalled(struct fetcher *f, bool *ret_any, struct err *e)
+{
+	unsigned limit_s = f->options->stall_timeout_s ? f->options->stall_timeout_s : DEFAULT_STALL_TIMEOUT_S;
+	uint64_t now = monotonic_ms();
+
+	for (size_t i = 0; i < f->n_jobs; i++) {
+		struct job *job = &f->jobs[i];
+		int r;
+
+		if (job->state != JOB_RUNNING || now < job->heard_ms + (uint64_t)limit_s * 1000)
+			continue;
+		*ret_any = true;
+		(void)err_set_kind(&job->why, ERR_KIND_INPUT, -ETIMEDOUT, "not a byte came for %u s (%llu bytes came before)", limit_s,
+			(unsigned long long)sink_offset(&job->sink));
+		break_off(job, VERDICT_AGAIN);
+		r = attempt_ended(f, job, CURLE_OPERATION_TIMEDOUT, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* ---- starting jobs ------------------------------------------------------------------------------------------------ */
 
 /* A candidate of this machine: no waiting, no second attempt. */
@@ -968,6 +990,8 @@ static int run(struct fetcher *f, struct err *e)
 		if (c != CURLM_OK)
 			return err_set(e, -EIO, "libcurl failed: %s", curl_multi_strerror(c));
 		r = collect_ended(f, &any, e);
+		if (r == 0)
+			r = end_stalled(f, &any, e);
 		if (r == 0)
 			r = cancel_check(f->options->cancel_fd, 0, e);
 		if (r < 0)
