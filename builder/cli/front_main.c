@@ -3,6 +3,7 @@
 #include "builder/cli/entries.h"
 #include "builder/cli/report.h"
 #include "builder/prepare.h"
+#include "lib/version.h"
 
 #include <string.h>
 

@@ -6,14 +6,13 @@
 #ifndef IMGBUILD_BUILDER_CLI_OPTIONS_H
 #define IMGBUILD_BUILDER_CLI_OPTIONS_H
 
+#include "builder/clone.h"
 #include "builder/vm/accel.h"
 #include "lib/arch.h"
 #include "lib/err.h"
 #include "lib/strv.h"
 
 #include <stdbool.h>
-
-#define IMGBUILD_VERSION "0.1.0"
 
 enum verb {
 	VERB_BUILD,
@@ -28,7 +27,6 @@ enum verb {
 	VERB_COUNT
 };
 
-enum clone_mode { CLONE_AUTO, CLONE_REFLINK, CLONE_COPY, CLONE_QCOW2 };
 
 struct options {
 	enum verb verb;

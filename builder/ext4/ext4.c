@@ -89,6 +89,26 @@ int ext4_lib_error(struct ext4 *fs, errcode_t code, struct err *e, const char *f
 	return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s: the filesystem is damaged: %s", what, why);
 }
 
+bool ext4_is_contents_error(int code)
+{
+	switch (-code) {
+	case EMEDIUMTYPE:
+	case EUCLEAN:
+	case ENOTSUP:
+	case EBADMSG:
+	case ENOENT:
+	case ENOTDIR:
+	case ELOOP:
+	case EISDIR:
+	case EINVAL:
+	case E2BIG:
+	case ENAMETOOLONG:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int damaged(struct err *e, const char *fmt, ...) _printf_(2, 3);
 static int damaged(struct err *e, const char *fmt, ...)
 {
@@ -555,6 +575,21 @@ static int judge_run(const struct ext4_file *f, const struct ext4_run *run, stru
 	return 0;
 }
 
+/* Stand on the extent, or index entry, after the current one. NEXT_LEAF would do, but after a goto it can lead back to
+ * the first extent, since goto does not note which index entries it came through. */
+static errcode_t next_of_any_level(ext2_extent_handle_t extents, struct ext2fs_extent *x)
+{
+	for (;;) {
+		errcode_t code = ext2fs_extent_get(extents, EXT2_EXTENT_NEXT_SIB, x);
+
+		if (code != EXT2_ET_EXTENT_NO_NEXT)
+			return code;
+		code = ext2fs_extent_get(extents, EXT2_EXTENT_UP, x);
+		if (code)
+			return code == EXT2_ET_EXTENT_NO_UP ? EXT2_ET_EXTENT_NO_NEXT : code;
+	}
+}
+
 /* After the lookup of `logical` failed: a hole up to the next extent, which the handle stands at, or just before. */
 static int map_extent_hole(struct ext4_file *f, uint64_t logical, struct ext4_run *ret, struct err *e)
 {
@@ -562,7 +597,7 @@ static int map_extent_hole(struct ext4_file *f, uint64_t logical, struct ext4_ru
 	errcode_t code = ext2fs_extent_get(f->extents, EXT2_EXTENT_CURRENT, &x);
 
 	if (code == 0 && x.e_lblk <= logical)
-		code = ext2fs_extent_get(f->extents, EXT2_EXTENT_NEXT_LEAF, &x);
+		code = next_of_any_level(f->extents, &x);
 	*ret = (struct ext4_run){ .logical = logical, .n_blocks = UINT64_MAX - logical };
 	if (code == EXT2_ET_EXTENT_NO_NEXT || code == EXT2_ET_NO_CURRENT_NODE)
 		return 0; /* the last one: a hole to the end */

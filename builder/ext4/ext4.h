@@ -129,6 +129,7 @@ int ext4_open_file(struct ext4 *fs, const char *path, struct ext4_file **ret, st
 /* The same for an inode number found in an ext4_stat. */
 int ext4_open_inode(struct ext4 *fs, uint32_t inode, struct ext4_file **ret, struct err *e) _must_check_;
 
+/* The size that the inode claims. */
 uint64_t ext4_file_size_bytes(const struct ext4_file *file);
 
 /* Read up to len bytes at offset; *ret_len is less than len only at the end of the file. */

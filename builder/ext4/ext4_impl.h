@@ -27,7 +27,11 @@ int ext4_lib_error(struct ext4 *fs, errcode_t code, struct err *e, const char *f
 /* Read an inode; *ret is wholly initialised. */
 int ext4_read_inode(struct ext4 *fs, uint32_t inode, struct ext2_inode_large *ret, struct err *e) _must_check_;
 
+/* Describe an inode that was read. */
 void ext4_stat_from_inode(uint32_t number, const struct ext2_inode_large *inode, struct ext4_stat *ret);
+
+/* Whether a code speaks of what the filesystem holds, and not of the device or the host. */
+bool ext4_is_contents_error(int code);
 
 /* Open the data of an inode of any type that keeps data in blocks (or inline). */
 int ext4_open_data(struct ext4 *fs, uint32_t inode, struct ext4_file **ret, struct err *e) _must_check_;

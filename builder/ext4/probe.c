@@ -1,5 +1,7 @@
 #include "builder/ext4/probe.h"
 
+#include "builder/ext4/ext4_impl.h"
+
 #include <string.h>
 #include <sys/stat.h>
 
@@ -64,27 +66,6 @@ static void note_problem(struct ext4_probe *p, const struct err *e)
 	(void)snprintf(p->problem, sizeof(p->problem), "%.*s", (int)sizeof(p->problem) - 1, e->message);
 }
 
-/* An error that speaks of the filesystem's contents; the rest is the device's or the host's. */
-static bool is_contents_error(int code)
-{
-	switch (-code) {
-	case EMEDIUMTYPE:
-	case EUCLEAN:
-	case ENOTSUP:
-	case EBADMSG:
-	case ENOENT:
-	case ENOTDIR:
-	case ELOOP:
-	case EISDIR:
-	case EINVAL:
-	case E2BIG:
-	case ENAMETOOLONG:
-		return true;
-	default:
-		return false;
-	}
-}
-
 static int probe_os_release(struct ext4 *fs, struct ext4_probe *p, struct err *e)
 {
 	static const char *const paths[] = { "/etc/os-release", "/usr/lib/os-release" };
@@ -98,7 +79,7 @@ static int probe_os_release(struct ext4 *fs, struct ext4_probe *p, struct err *e
 			os_release_parse(buf_str(&text), text.len, &p->os);
 			return 0;
 		}
-		if (!is_contents_error(r))
+		if (!ext4_is_contents_error(r))
 			return r;
 		if (r != -ENOENT && r != -ENOTDIR)
 			note_problem(p, e);
@@ -114,11 +95,11 @@ static int probe_folders(struct ext4 *fs, struct ext4_probe *p, struct err *e)
 
 	if (r == 0)
 		p->has_usr = S_ISDIR(st.mode);
-	else if (!is_contents_error(r))
+	else if (!ext4_is_contents_error(r))
 		return r;
 	r = ext4_list_dir(fs, "/", &top, e);
 	if (r < 0) {
-		if (!is_contents_error(r))
+		if (!ext4_is_contents_error(r))
 			return r;
 		note_problem(p, e);
 		return 0;
@@ -148,7 +129,7 @@ int ext4_probe(struct blockdev *dev, struct ext4_probe *ret, struct err *e)
 	}
 	if (r == 0)
 		r = probe_folders(fs, &p, &why);
-	if (r < 0 && !is_contents_error(r)) {
+	if (r < 0 && !ext4_is_contents_error(r)) {
 		*e = why;
 		return r;
 	}

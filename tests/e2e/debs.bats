@@ -3,9 +3,9 @@
 
 load ../helper
 
-# deb NAME VERSION CONTROL-LINES: makes debs/NAME_VERSION_all.deb; maintainer scripts come from files named after them in ./scripts.
+# deb NAME VERSION CONTROL-LINES POSTINST CONFFILE: makes debs/NAME_VERSION_all.deb.
 deb() {
-	local tree=$BATS_TEST_TMPDIR/tree name=$1 version=$2 script
+	local tree=$BATS_TEST_TMPDIR/tree name=$1 version=$2
 	rm -rf "$tree"
 	mkdir -p "$tree/DEBIAN" "$tree/usr/share/$name" "$plan/debs"
 	printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: Tests <tests@example.org>\nDescription: for a test\n%s' \

@@ -159,7 +159,7 @@ echo done >/etc/done
 	run_imgbuild "$plan/plan.toml"
 	expect_status 0
 	expect_entry "$stdout"
-	expect_equal "$(image_cat "$stdout" /etc/done)" done
+	expect_equal "$(image_cat "$stdout" /etc/done)" 'done'
 	[ "$SECONDS" -lt 90 ]
 }
 

@@ -1,3 +1,4 @@
+#include "builder/ext4/check.h"
 #include "builder/ext4/ext4.h"
 #include "builder/ext4/probe.h"
 #include "lib/io.h"
@@ -96,6 +97,7 @@ static void make_tree(void)
 		"printf start | dd of=t/holes conv=notrunc status=none\n"
 		"printf middle | dd of=t/holes conv=notrunc bs=1 seek=3000001 status=none\n"
 		"printf end | dd of=t/holes conv=notrunc bs=1 seek=5999997 status=none\n"
+		"perl -e 'open F, \">\", \"t/comb\"; for (0..999) { seek F, $_ * 8192 + 5000, 0; print F \"x$_\" }'\n"
 		"chmod 4751 t/tiny\n"
 		"mkfifo t/fifo\n");
 }
@@ -163,6 +165,7 @@ static void expect_tree(struct ext4 *fs)
 	}
 	expect_same_file(fs, "big");
 	expect_same_file(fs, "holes");
+	expect_same_file(fs, "comb"); /* an extent tree of two levels, holes at the end of each leaf */
 	expect_same_file(fs, "tiny");
 	expect_same_file(fs, "empty");
 	expect_same_file(fs, "many/file-with-a-long-name-699");
@@ -373,6 +376,111 @@ static void test_os_release_forms(void **state)
 	assert_string_equal(os.codename, "");
 }
 
+/* ---- check ---- */
+
+static void check(const char *name, const struct ext4_expect *expect, struct strv *faults, struct ext4_counts *counts)
+{
+	_cleanup_blockdev_ struct blockdev *dev = NULL;
+	_cleanup_close_ int fd = -1;
+	char path[512];
+	struct err e = ERR_INIT;
+
+	path_in(path, sizeof(path), name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(blockdev_new_file(fd, &dev, &e), 0);
+	if (ext4_check(dev, expect, faults, counts, &e) < 0)
+		fail_msg("%s: %s", name, e.message);
+}
+
+static void expect_faults(const char *script, const struct ext4_expect *expect, const char *words)
+{
+	_cleanup_strv_ struct strv faults = { 0 };
+	_cleanup_buf_ struct buf all = BUF_INIT(1 << 16);
+
+	run(NULL, script);
+	check("a.img", expect, &faults, NULL);
+	for (size_t i = 0; i < faults.n; i++)
+		assert_int_equal(buf_appendf(&all, "%s\n", faults.items[i]), 0);
+	if (words ? !strstr(buf_str(&all), words) : faults.n > 0)
+		fail_msg("`%s`: got `%s`, expected `%s`", script, buf_str(&all), words ? words : "no faults");
+}
+
+#define WITH_TREE "rm -f a.img; mke2fs -q -F -t ext4 -O ^metadata_csum -b 1024 -L image -d t a.img 24M; "
+#define DEBUGFS(cmd) "debugfs -w -R '" cmd "' a.img >/dev/null 2>&1; "
+
+static void test_check(void **state)
+{
+	static const struct ext4_expect any = { 0 }, size = { .size_bytes = 24 << 20, .label = "image" },
+					 larger = { .size_bytes = 64 << 20 }, smaller = { .size_bytes = 20 << 20 },
+					 label = { .label = "other" };
+	_cleanup_buf_ struct buf count = BUF_INIT(4096);
+	_cleanup_strv_ struct strv faults = { 0 };
+	struct ext4_counts counts;
+	unsigned long files, folders, links;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(variants); i++) {
+		char script[512];
+
+		(void)snprintf(script, sizeof(script), "rm -f a.img; mke2fs -q -F -d t %s", variants[i]);
+		expect_faults(script, &any, NULL);
+	}
+	expect_faults(WITH_TREE, &size, NULL);
+	check("a.img", &size, &faults, &counts);
+	run(&count, "LC_ALL=C e2fsck -fnv a.img 2>/dev/null | sed -nE 's/^ *([0-9]+) (regular file|director|symbolic link).*/\\1/p'");
+	assert_int_equal(sscanf(buf_str(&count), "%lu %lu %lu", &files, &folders, &links), 3); /* in another order */
+	assert_int_equal(counts.files + counts.folders + counts.links, files + folders + links);
+	expect_faults("true", &larger, "expected 67108864");
+	expect_faults("true", &smaller, "expected 20971520");
+	expect_faults("true", &label, "expected `other`");
+	expect_faults(WITH_TREE DEBUGFS("ssv state 0"), &any, "not marked clean");
+	expect_faults(WITH_TREE DEBUGFS("ssv state 3"), &any, "noted errors");
+	expect_faults(WITH_TREE DEBUGFS("feature needs_recovery"), &any, "journal");
+	expect_faults(WITH_TREE DEBUGFS("ssv last_orphan 12"), &any, "deleted files");
+	expect_faults(WITH_TREE DEBUGFS("sif tiny links_count 7"), &any, "counts 7 links, 1 lead");
+	expect_faults(WITH_TREE DEBUGFS("sif etc links_count 9"), &any, "counts 9 links, 2 lead");
+	expect_faults(WITH_TREE DEBUGFS("sif tiny mode 0"), &any, "of no known type");
+	expect_faults(WITH_TREE DEBUGFS("freei tiny"), &any, "marked free");
+	expect_faults(WITH_TREE "b=$(debugfs -R 'bmap big 5' a.img 2>/dev/null); debugfs -w -R \"freeb $b 1\" a.img 2>/dev/null", &any,
+		"marked free");
+	expect_faults("rm -f a.img; mke2fs -q -F -t ext2 -b 1024 -d t a.img 24M; b=$(debugfs -R 'bmap big 5' a.img 2>/dev/null)\n"
+		      "debugfs -w -R \"sif tiny block[0] $b\" a.img 2>/dev/null", &any, "belongs to another file");
+	expect_faults(WITH_TREE DEBUGFS("ln deep/a etc/again"), &any, "has another name too");
+	expect_faults(WITH_TREE DEBUGFS("ssv free_blocks_count 5"), &any, "counts 5 free blocks");
+	expect_faults(WITH_TREE DEBUGFS("ssv free_inodes_count 5"), &any, "counts 5 free inodes");
+	expect_faults("rm -f a.img; mke2fs -q -F -t ext4 -b 4096 -d t a.img 24M; " PUT("Z", "20*4096"), &any, "bitmaps");
+	expect_faults("head -c 1M /dev/zero >a.img", &any, "no ext2");
+}
+
+/* What e2fsck has repaired holds together. */
+static void test_check_repaired(void **state)
+{
+	static const struct ext4_expect any = { 0 };
+	_cleanup_buf_ struct buf names = BUF_INIT(1 << 20);
+	char script[1024], *save = NULL;
+	size_t n = 0;
+
+	(void)state;
+	(void)snprintf(script, sizeof(script),
+		"mkdir -p fixed; cd fixed; tar -xf '%s/ext/e2fsprogs-images.tar.zst' --wildcards '*/image.gz'; chmod -R u+w .; "
+		"gunzip -f */image.gz\n"
+		"for i in f_[d-h]*/image; do for k in 1 2; do timeout 10 e2fsck -fy $i >/dev/null 2>&1 || :; done; "
+		"! e2fsck -fn $i >/dev/null 2>&1 || echo $i; done", data_dir);
+	run(&names, script);
+	for (char *name = strtok_r(names.data, "\n", &save); name; name = strtok_r(NULL, "\n", &save), n++) {
+		_cleanup_strv_ struct strv faults = { 0 };
+		char path[512];
+
+		(void)snprintf(path, sizeof(path), "fixed/%s", name);
+		check(path, &any, &faults, NULL);
+		for (size_t i = 0; i < faults.n; i++)
+			print_error("%s: %s\n", name, faults.items[i]);
+		assert_int_equal(faults.n, 0);
+	}
+	assert_true(n > 20);
+}
+
 /* ---- other people's images: an error or an answer ---- */
 
 struct tally {
@@ -424,6 +532,8 @@ static void walk(struct ext4 *fs, uint32_t inode, unsigned depth, struct tally *
 
 static int answer_or_error(const char *name, size_t max_names, struct tally *t)
 {
+	static const struct ext4_expect any = { 0 };
+	_cleanup_strv_ struct strv faults = { 0 };
 	struct ext4_probe p;
 	struct opened o;
 	struct err e = ERR_INIT;
@@ -437,6 +547,8 @@ static int answer_or_error(const char *name, size_t max_names, struct tally *t)
 	err_clear(&e);
 	assert_int_equal(ext4_probe(o.dev, &p, &e), 0);
 	assert_int_equal(p.readable, r == 0);
+	assert_int_equal(ext4_check(o.dev, &any, &faults, NULL, &e), 0);
+	assert_true(r == 0 || faults.n > 0);
 	close_all(&o);
 	return r;
 }
@@ -526,6 +638,8 @@ int main(void)
 		cmocka_unit_test(test_damaged_inside),
 		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_os_release_forms),
+		cmocka_unit_test(test_check),
+		cmocka_unit_test(test_check_repaired),
 		cmocka_unit_test(test_public_images),
 		cmocka_unit_test(test_damaged_images),
 	};

@@ -1,0 +1,234 @@
+/* imgbuild-engine: everything that the front does not answer itself. It takes the same command line. */
+#include "builder/build.h"
+#include "builder/cli/cancel.h"
+#include "builder/cli/disks.h"
+#include "builder/cli/report.h"
+#include "builder/resolve.h"
+#include "lib/version.h"
+
+#include <jansson.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* What every verb has at hand. */
+struct session {
+	const struct options *o;
+	struct terminal *terminal;
+	struct events events;
+	struct build_env env;
+	struct publisher *publisher;
+	char *cache_path;
+};
+
+static void session_release(struct session *s)
+{
+	build_env_release(&s->env);
+	publisher_close(s->publisher);
+	free(s->cache_path);
+}
+
+/* A folder for unnamed scratch files, for verbs that do not need the cache. */
+static const char *scratch_path(void)
+{
+	const char *path = getenv("TMPDIR");
+
+	return path && *path ? path : "/var/tmp";
+}
+
+/* Open the cache for writing and read the options that decide how bytes are had. */
+static int session_open(struct session *s, int cancel_fd, struct err *e)
+{
+	int r = store_default_path(s->o->cache, &s->cache_path, e);
+
+	if (r == 0)
+		r = publisher_open(s->cache_path, &s->publisher, e);
+	if (r < 0)
+		return err_default_kind(e, ERR_KIND_HOST);
+	events_init(&s->events, &s->terminal->sink);
+	s->env = (struct build_env){ .publisher = s->publisher,
+		.progress = &s->events.sink,
+		.cancel_fd = cancel_fd,
+		.offline = s->o->offline,
+		.locked = s->o->locked,
+		.accel = s->o->accel };
+	return build_env_set_mirrors(&s->env, &s->o->mirrors, e);
+}
+
+/* The last lines of the guest, and where everything is kept. */
+static void report_failed_build(struct session *s, const struct built *built)
+{
+	if (built->tail[0]) {
+		terminal_clear(s->terminal);
+		(void)fprintf(stderr, "  the last lines of the guest:\n");
+		for (const char *line = built->tail; *line;) {
+			size_t len = strcspn(line, "\n");
+
+			(void)fprintf(stderr, "    %.*s\n", (int)len, line);
+			line += len + (line[len] == '\n');
+		}
+	}
+	if (built->path)
+		(void)fprintf(stderr, "  console, records and disk of the failed build: %s\n", built->path);
+}
+
+static int verb_build(struct session *s, struct err *e)
+{
+	_cleanup_prepared_ struct prepared p = { 0 };
+	_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+	_cleanup_built_ struct built built = { 0 };
+	int r = prepared_load(s->o->args.items[0], s->o->arch, s->o->allow_outside, publisher_store(s->publisher),
+		s->env.progress, &p, &faults, e);
+
+	if (r < 0)
+		return report_failure(s->terminal, &faults, e);
+	r = build_image(&s->env, &s->events, &p, &built, e);
+	if (r == 0)
+		return report_entry(s->terminal, s->o, built.path, &p.key, built.hit);
+	r = report_failure(s->terminal, NULL, e);
+	report_failed_build(s, &built);
+	return r;
+}
+
+/* One architecture of `lock`: say whether the lock answers, or make it answer. *stale is set when it does not. */
+static int lock_one(struct session *s, enum arch arch, bool *stale, struct plan_faults *faults, struct err *e)
+{
+	_cleanup_prepared_ struct prepared p = { 0 };
+	char hex[DIGEST_HEX_SIZE];
+	int r = prepared_load(s->o->args.items[0], arch, s->o->allow_outside, publisher_store(s->publisher),
+		s->env.progress, &p, faults, e);
+
+	if (r < 0)
+		return r;
+	if (s->o->check && p.key_error) {
+		*stale = true;
+		progress_warning(s->env.progress, "%s: %s", arch_name(arch), p.key_reason);
+		return 0;
+	}
+	r = p.key_error ? resolve_lock(&s->env, &p, e) : 0;
+	if (r == 0 && !s->o->check)
+		progress_note(s->env.progress, "%s: %s", arch_name(arch), digest_hex(&p.key, hex));
+	return r;
+}
+
+static int verb_lock(struct session *s, struct err *e)
+{
+	bool stale = false, any = false;
+
+	for (unsigned a = 0; a < ARCH_COUNT; a++) {
+		_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+		_cleanup_plan_ struct plan *plan = NULL;
+		struct err ignored = ERR_INIT;
+		int r;
+
+		if (s->o->arch_given && a != s->o->arch)
+			continue;
+		/* Without --arch: every architecture that the plan describes. */
+		if (!s->o->arch_given && plan_load(AT_FDCWD, s->o->args.items[0], s->o->allow_outside, &plan, &faults, &ignored) == 0 &&
+			plan_require_arch(plan, (enum arch)a, &ignored) < 0)
+			continue;
+		plan_faults_release(&faults);
+		any = true;
+		r = lock_one(s, (enum arch)a, &stale, &faults, e);
+		if (r < 0)
+			return report_failure(s->terminal, &faults, e);
+	}
+	if (!any) {
+		(void)err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "`%s` has no [base.ARCH] for any architecture",
+			s->o->args.items[0]);
+		return report_failure(s->terminal, NULL, e);
+	}
+	return stale ? ERR_KIND_USAGE : 0;
+}
+
+static int verb_clone(struct session *s, struct err *e)
+{
+	_cleanup_store_item_ struct store_item item = { 0 };
+	_cleanup_store_ struct store store = STORE_INIT;
+	_cleanup_free_ char *image = NULL;
+	const char *out = s->o->args.items[1], *how = "";
+	int r = store_default_path(s->o->cache, &s->cache_path, e);
+
+	if (r == 0)
+		r = store_open(s->cache_path, &store, e);
+	if (r == 0) {
+		r = store_resolve_prefix(&store, s->o->args.items[0], false, &item, e);
+		(void)(r < 0 ? err_default_kind(e, ERR_KIND_USAGE) : 0);
+	}
+	if (r == 0 && asprintf(&image, "%s/rootfs.ext4", item.path) < 0)
+		r = err_set(e, -ENOMEM, "out of memory");
+	if (r == 0)
+		r = clone_image(image, out, s->o->clone_as, &how, e);
+	if (r < 0)
+		return report_failure(s->terminal, NULL, e);
+	if (s->o->json) {
+		json_t *object = json_pack("{s:s, s:s, s:s}", "path", out, "how", how, "key", item.name);
+
+		(void)json_dumpf(object, stdout, JSON_COMPACT);
+		(void)fputc('\n', stdout);
+		json_decref(object);
+	}
+	return report_flush(s->terminal);
+}
+
+static int verb_disks(struct session *s, struct err *e)
+{
+	const struct options *o = s->o;
+	struct progress *progress = &s->terminal->sink;
+	int r;
+
+	if (o->verb == VERB_EXTRACT && !o->output)
+		r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "where to? imgbuild extract %s -o OUT", o->args.items[0]);
+	else if (o->verb == VERB_EXTRACT)
+		r = disks_extract(o->args.items[0], o->output, o->arch, o->json, scratch_path(), progress, stdout, e);
+	else
+		r = disks_inspect(o->args.items[0], o->arch, o->json, scratch_path(), progress, stdout, e);
+	terminal_clear(s->terminal);
+	return r < 0 ? report_failure(s->terminal, NULL, e) : report_flush(s->terminal);
+}
+
+static int run_verb(const struct options *o, struct terminal *t)
+{
+	_cleanup_(session_release) struct session s = { .o = o, .terminal = t };
+	struct err e = ERR_INIT;
+	int cancel_fd = -1, r;
+
+	if (o->verb == VERB_CLONE)
+		return verb_clone(&s, &e);
+	if (o->verb == VERB_INSPECT || o->verb == VERB_EXTRACT)
+		return verb_disks(&s, &e);
+	r = cancel_install(&cancel_fd, &e);
+	if (r == 0)
+		r = session_open(&s, cancel_fd, &e);
+	if (r < 0)
+		return report_failure(t, NULL, &e);
+	r = o->verb == VERB_LOCK ? verb_lock(&s, &e) : verb_build(&s, &e);
+	return cancel_signal() && r != 0 ? 128 + cancel_signal() : r;
+}
+
+int main(int argc, char **argv)
+{
+	struct terminal t;
+	struct options o;
+	struct err e = ERR_INIT;
+	int r = options_parse(argc, argv, &o, &e);
+
+	/* libarchive needs a UTF-8 locale for names that are not ASCII; nothing that is written depends on the user's. */
+	(void)setlocale(LC_CTYPE, "C.UTF-8");
+	(void)umask(022);
+	terminal_init(&t, STDERR_FILENO, o.quiet, o.no_color);
+	if (r < 0) {
+		r = report_failure(&t, NULL, &e);
+	} else if (o.help || o.version) {
+		if (o.help)
+			options_print_help(stdout, o.verb);
+		else
+			(void)puts("imgbuild " IMGBUILD_VERSION);
+		r = report_flush(&t);
+	} else {
+		r = run_verb(&o, &t);
+	}
+	options_release(&o);
+	return r;
+}

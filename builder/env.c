@@ -1,0 +1,82 @@
+#include "builder/env.h"
+
+#include <poll.h>
+#include <string.h>
+
+void build_env_release(struct build_env *env)
+{
+	for (size_t i = 0; i < env->n_mirrors; i++) {
+		free((char *)(uintptr_t)env->mirrors[i].origin);
+		free((char *)(uintptr_t)env->mirrors[i].url);
+	}
+	free(env->mirrors);
+	env->mirrors = NULL;
+	env->n_mirrors = 0;
+}
+
+/* Where the URL begins in "ORIGIN=URL": both may hold a '=', so a scheme behind it is looked for first. */
+static const char *mirror_separator(const char *argument)
+{
+	static const char *const schemes[] = { "=http://", "=https://", "=file:" };
+	const char *found = NULL;
+
+	for (size_t i = 0; !found && i < ARRAY_SIZE(schemes); i++)
+		found = strstr(argument, schemes[i]);
+	return found ? found : strchr(argument, '=');
+}
+
+int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, struct err *e)
+{
+	env->mirrors = calloc(arguments->n + 1, sizeof(*env->mirrors));
+	if (!env->mirrors)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < arguments->n; i++) {
+		const char *argument = arguments->items[i], *sep = mirror_separator(argument);
+		_cleanup_free_ char *origin = NULL, *url = NULL;
+
+		if (strcmp(argument, "host") == 0) {
+			env->host_mirror = true;
+			continue;
+		}
+		if (!sep || sep == argument || sep[1] == '\0')
+			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "--mirror %s: expected ORIGIN=URL", argument);
+		origin = strndup(argument, (size_t)(sep - argument));
+		url = strdup(sep + 1);
+		if (!origin || !url)
+			return err_set(e, -ENOMEM, "out of memory");
+		env->mirrors[env->n_mirrors++] = (struct pkg_mirror){ take_ptr(origin), take_ptr(url) };
+	}
+	return 0;
+}
+
+int build_env_check_cancel(const struct build_env *env, struct err *e)
+{
+	struct pollfd pfd = { .fd = env->cancel_fd, .events = POLLIN };
+
+	if (env->cancel_fd >= 0 && poll(&pfd, 1, 0) > 0)
+		return err_set_kind(e, ERR_KIND_HOST, -ECANCELED, "interrupted; nothing half-done was kept");
+	return 0;
+}
+
+struct fetch_options build_env_fetch_options(const struct build_env *env)
+{
+	struct fetch_options options = FETCH_OPTIONS_INIT;
+
+	options.progress = env->progress;
+	options.cancel_fd = env->cancel_fd;
+	options.offline = env->offline;
+	return options;
+}
+
+int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
+{
+	struct fetch_options options = build_env_fetch_options(env);
+	struct fetch_request request = { .label = file->label,
+		.urls = &file->url,
+		.n_urls = 1,
+		.sha256 = file->sha256,
+		.sha512 = file->sha512,
+		.size_bytes = file->size_bytes };
+
+	return fetch_all(env->publisher, &request, 1, &options, ret, e);
+}

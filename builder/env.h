@@ -1,0 +1,51 @@
+/* What every stage of a build may use: the cache, progress, the way to be cancelled, and how the person wants bytes to be had.
+ *
+ * The command layer fills it in and owns it; stages borrow it. Nothing in it is part of the key. */
+#ifndef IMGBUILD_BUILDER_ENV_H
+#define IMGBUILD_BUILDER_ENV_H
+
+#include "builder/packages/packages.h"
+#include "builder/vm/accel.h"
+#include "cache/fetch.h"
+#include "cache/publish.h"
+#include "lib/progress.h"
+
+#include <stdbool.h>
+
+struct build_env {
+	struct publisher *publisher; /* borrowed */
+	struct progress *progress;   /* borrowed; NULL is fine */
+	int cancel_fd;		     /* lent; readable: end soon */
+	bool offline, locked;
+	enum accel_choice accel;
+	struct pkg_mirror *mirrors; /* owned, their strings too: --mirror ORIGIN=URL */
+	size_t n_mirrors;
+	bool host_mirror; /* --mirror host */
+};
+
+/* Read the --mirror arguments ("ORIGIN=URL" or "host") into env. Returns 0, or -EINVAL (kind usage). */
+int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, struct err *e) _must_check_;
+
+/* Free what env owns. */
+void build_env_release(struct build_env *env);
+#define _cleanup_build_env_ _cleanup_(build_env_release)
+
+/* -ECANCELED, with words, when cancelling was asked for; 0 otherwise. For the seams between stages. */
+int build_env_check_cancel(const struct build_env *env, struct err *e) _must_check_;
+
+/* Options for downloads, filled in from env. */
+struct fetch_options build_env_fetch_options(const struct build_env *env);
+
+/* One file to fetch, for fetch_one(). */
+struct wanted_file {
+	const char *label;
+	const char *url;
+	struct digest sha256, sha512; /* DIGEST_NONE: unknown */
+	uint64_t size_bytes;	      /* 0: unknown */
+};
+
+/* Fetch one file into the store. Returns 0 with what it is in *ret (whose url is freed by fetch_results_release(ret, 1)). */
+int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
+	_must_check_;
+
+#endif

@@ -1,0 +1,62 @@
+/* What apt would do: the marking pass, and a check of its result.
+ *
+ * The pass follows each request as apt-get does (see pkg_marks_run) and gives a target for each name: the version that is to be
+ * there in the end. It does not search: where packages conflict it may end in a state that does not hold together;
+ * pkg_marks_check() finds that out, and pkg_solve() then searches with the pass's result as its preference.
+ *
+ * The universe is lent and must outlive the marks; asking it for relations changes it.
+ * Errors: -ENOMEM; -EBADMSG relations that do not parse. */
+#ifndef IMGBUILD_BUILDER_PACKAGES_MARKS_H
+#define IMGBUILD_BUILDER_PACKAGES_MARKS_H
+
+#include "builder/packages/universe.h"
+
+struct pkg_mark {
+	uint32_t target; /* version, or UNIVERSE_NONE */
+	bool requested;	 /* the plan names it */
+	bool unwanted;	 /* the plan wants it out */
+	bool firm;	 /* as good as requested: the only answer to a firm dependency */
+	bool discarded;	 /* its candidate cannot go in */
+	bool followed;	 /* its dependencies were seen to */
+};
+
+struct pkg_marks {
+	struct pkg_universe *u;
+	struct pkg_mark *marks; /* by name; n of them, names that came later have no versions */
+	uint32_t n;
+	uint32_t *requests; /* names, in the order of the plan */
+	size_t n_requests;
+	uint32_t *present; /* names that have, or had, a target */
+	size_t n_present;
+	bool recommends;
+};
+
+/* Begin with what is installed. */
+int pkg_marks_init(struct pkg_marks *m, struct pkg_universe *u, bool recommends, struct err *e) _must_check_;
+void pkg_marks_release(struct pkg_marks *m);
+#define _cleanup_marks_ _cleanup_(pkg_marks_release)
+
+/* Ask for a name's candidate, or for a name to be gone. */
+int pkg_marks_request(struct pkg_marks *m, uint32_t name, struct err *e) _must_check_;
+void pkg_marks_unwant(struct pkg_marks *m, uint32_t name);
+
+/* Run the pass. */
+int pkg_marks_run(struct pkg_marks *m, struct err *e) _must_check_;
+
+/* Say whether the targets hold together: dependencies served, nothing conflicting, all requests met. What was
+ * broken in the base already does not count. Returns 1 or 0 (with the first fault in `why`), or negative. */
+int pkg_marks_check(struct pkg_marks *m, char *why, size_t why_size, struct err *e) _must_check_;
+
+/* The target of a name. */
+uint32_t pkg_marks_target(const struct pkg_marks *m, uint32_t name);
+
+/* Find a present version that satisfies the alternative. UNIVERSE_NONE: none. */
+uint32_t pkg_marks_find_present(const struct pkg_marks *m, const struct pkg_alternative *a);
+
+/* Note that a name may be present, for those that set targets themselves. */
+int pkg_marks_add_present(struct pkg_marks *m, uint32_t name, struct err *e) _must_check_;
+
+/* Say whether this name may not go out: Essential, Important, Protected, held, or the init of the base. */
+bool pkg_marks_is_vital(const struct pkg_marks *m, uint32_t name);
+
+#endif

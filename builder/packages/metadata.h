@@ -1,0 +1,55 @@
+/* The repositories' metadata: which there are, their release files fetched and verified, their package lists read.
+ *
+ * pkg_metadata_load() takes the sources of the base and the repositories of the request, fetches all release files at
+ * once, has them verified, and fetches and checks the package lists they vouch for. Each list goes into the universe and
+ * is forgotten. When a list does not match its release file, or is not there, the mirror is being updated: everything is fetched
+ * once more before that becomes an error.
+ *
+ * Ownership: struct pkg_metadata owns what it holds. */
+#ifndef IMGBUILD_BUILDER_PACKAGES_METADATA_H
+#define IMGBUILD_BUILDER_PACKAGES_METADATA_H
+
+#include "builder/packages/release.h"
+#include "builder/packages/sources.h"
+#include "builder/packages/universe.h"
+
+enum { LIST_MAX_BYTES = 256 << 20, BASE_FILE_MAX_BYTES = 64 << 20 };
+
+/* One suite of one archive. */
+struct pkg_archive {
+	struct apt_source source;    /* where it was named, and with which keys */
+	struct apt_keyring keyring;
+	struct strv fingerprints;    /* only these keys */
+	char *archive;		     /* its name: no user information */
+	char *site;		     /* its host */
+	struct strv places;	     /* where to fetch from */
+	struct apt_release release;
+	bool check_dates;
+};
+
+/* One package list. */
+struct pkg_list {
+	size_t archive;	 /* index */
+	char *component; /* "" for a flat repository */
+};
+
+struct pkg_metadata {
+	struct pkg_archive *archives;
+	size_t n_archives;
+	struct pkg_list *lists;
+	size_t n_lists;
+};
+
+/* Find the archives: sources, keys, places. Nothing is fetched. */
+int pkg_metadata_init(struct pkg_metadata *m, const struct pkg_request *request, struct err *e) _must_check_;
+void pkg_metadata_release(struct pkg_metadata *m);
+#define _cleanup_metadata_ _cleanup_(pkg_metadata_release)
+
+/* Fetch, verify, and fill an empty universe with all lists, whose numbers are indices into m->lists. */
+int pkg_metadata_load(struct pkg_metadata *m, const struct pkg_request *request, const struct apt_pins *pins,
+	struct pkg_universe *u, struct err *e) _must_check_;
+
+/* Append where a system's own apt fetches from, for --mirror host: fs is that system's. */
+int pkg_host_mirrors(const struct pkg_host_fs *fs, enum arch arch, struct strv *ret, struct err *e) _must_check_;
+
+#endif

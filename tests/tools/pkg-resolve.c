@@ -1,0 +1,212 @@
+/* Resolve packages against a folder that stands for a base image's root, and print the set: for tests/solver-judge.sh
+ * and for people who want to see what the solver does.
+ *
+ *   pkg-resolve ROOT [options] NAME...
+ *     --arch A  --remove NAME  --deb FILE  --recommends  --kernel PACKAGE  --mirror ORIGIN=URL  --mirror-host
+ *     --snapshot TIME  --ignore-dates  --cache DIR (keep metadata there; release files, too: for repeated runs)
+ *     --uris (say where from)  --now SECONDS
+ *
+ * Prints "Inst NAME [OLD] (NEW ARCH)", "Remv NAME [OLD] REASON", "Kernel NAME (VERSION)". */
+#include "builder/packages/packages.h"
+#include "cache/fetch.h"
+#include "lib/io.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+struct transport {
+	const char *cache;
+};
+
+static void show(struct progress *p, const struct progress_event *event)
+{
+	(void)p;
+	if (event->kind == PROGRESS_NOTE || event->kind == PROGRESS_WARNING)
+		(void)fprintf(stderr, "%s: %s\n", event->kind == PROGRESS_NOTE ? "note" : "warning", event->detail);
+}
+
+/* Where the answer to a get is kept between runs. */
+static int cache_name(const struct transport *t, const struct pkg_get *get, char **ret)
+{
+	struct err e = ERR_INIT;
+	struct digest d;
+	char hex[DIGEST_HEX_SIZE];
+
+	if (get->expected)
+		d = *get->expected;
+	else if (digest_bytes(DIGEST_SHA256, get->urls->items[0], strlen(get->urls->items[0]), &d, &e) < 0)
+		return -1;
+	return asprintf(ret, "%s/%s", t->cache, digest_hex(&d, hex));
+}
+
+static int fetch_one(const struct transport *t, struct pkg_get *get, struct err *e)
+{
+	struct fetch_options options = FETCH_OPTIONS_INIT;
+	struct fetch_request request = { .label = "metadata",
+		.urls = (const char *const *)get->urls->items,
+		.n_urls = get->urls->n,
+		.size_bytes = get->expected_size_bytes,
+		.into = &get->bytes,
+		.optional = true };
+	_cleanup_free_ char *name = NULL;
+	struct fetch_result result = { 0 };
+	int r;
+
+	if (t->cache) {
+		struct err ignored = ERR_INIT;
+
+		if (cache_name(t, get, &name) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+		if (read_file_at(AT_FDCWD, name, false, &get->bytes, &ignored) == 0)
+			return 0;
+	}
+	if (get->expected)
+		request.sha256 = *get->expected;
+	r = fetch_all(NULL, &request, 1, &options, &result, e);
+	if (r < 0)
+		return r;
+	get->status = result.missing ? -ENOENT : 0;
+	if (t->cache && !result.missing)
+		r = write_file_atomic_at(AT_FDCWD, name, buf_str(&get->bytes), get->bytes.len, 0644, e);
+	fetch_results_release(&result, 1);
+	return r;
+}
+
+static int fetch_many(void *ctx, struct pkg_get *gets, size_t n, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = fetch_one(ctx, &gets[i], e);
+	return r;
+}
+
+static int add_deb(struct pkg_local_deb *deb, const char *path, struct err *e)
+{
+	struct stat st;
+
+	deb->label = path;
+	deb->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (deb->fd < 0 || fstat(deb->fd, &st) < 0)
+		return err_set_errno(e, -errno, "cannot open `%s`", path);
+	deb->size_bytes = (uint64_t)st.st_size;
+	return digest_fd(DIGEST_SHA256, deb->fd, UINT64_MAX, &deb->sha256, e);
+}
+
+static void print_set(const struct pkg_set *set, bool uris)
+{
+	static const char *const reasons[] = { "asked", "conflict", "depends" };
+
+	for (size_t i = 0; i < set->n_items; i++) {
+		const struct pkg_item *x = &set->items[i];
+
+		(void)printf("Inst %s%s%s%s (%s %s)\n", x->name, x->replaces_version ? " [" : "",
+			x->replaces_version ? x->replaces_version : "", x->replaces_version ? "]" : "", x->version, x->arch);
+		for (size_t k = 0; uris && k < x->uris.n; k++)
+			(void)printf("  %s\n", x->uris.items[k]);
+	}
+	for (size_t i = 0; i < set->n_removals; i++)
+		(void)printf("Remv %s [%s] %s %s\n", set->removals[i].name, set->removals[i].version,
+			reasons[set->removals[i].reason], set->removals[i].because);
+	for (size_t i = 0; i < set->n_kernel_items; i++)
+		(void)printf("Kernel %s (%s)\n", set->kernel_items[i].name, set->kernel_items[i].version);
+}
+
+enum { MANY = 64 };
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = { { "arch", 1, NULL, 'a' }, { "remove", 1, NULL, 'r' }, { "deb", 1, NULL, 'd' },
+		{ "recommends", 0, NULL, 'R' }, { "kernel", 1, NULL, 'k' }, { "mirror", 1, NULL, 'm' },
+		{ "mirror-host", 0, NULL, 'h' }, { "snapshot", 1, NULL, 's' }, { "ignore-dates", 0, NULL, 'i' },
+		{ "cache", 1, NULL, 'c' }, { "uris", 0, NULL, 'u' }, { "now", 1, NULL, 'n' }, { 0 } };
+	_cleanup_strv_ struct strv install = { 0 }, removals = { 0 };
+	_cleanup_pkg_set_ struct pkg_set set = { 0 };
+	struct progress progress = { .emit = show };
+	struct pkg_mirror mirrors[MANY];
+	struct pkg_local_deb debs[MANY];
+	struct transport transport = { 0 };
+	_cleanup_close_ int root_fd = -1, host_fd = -1;
+	struct pkg_host_fs host;
+	struct pkg_request q = { .arch = arch_native(), .mirrors = mirrors, .debs = debs, .progress = &progress,
+		.install = &install, .remove = &removals, .now = time(NULL) };
+	struct err e = ERR_INIT;
+	bool uris = false;
+	int opt, r = 0;
+
+	while (r == 0 && (opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		char *equals;
+
+		switch (opt) {
+		case 'a':
+			r = arch_parse(optarg, &q.arch);
+			break;
+		case 'r':
+			r = strv_add(&removals, optarg);
+			break;
+		case 'd':
+			r = q.n_debs < MANY ? add_deb(&debs[q.n_debs++], optarg, &e) : -E2BIG;
+			break;
+		case 'R':
+			q.recommends = true;
+			break;
+		case 'k':
+			q.kernel_package = optarg;
+			break;
+		case 'm':
+			equals = strchr(optarg, '=');
+			if (!equals || q.n_mirrors == MANY)
+				return 2;
+			*equals = '\0';
+			mirrors[q.n_mirrors++] = (struct pkg_mirror){ optarg, equals + 1 };
+			break;
+		case 'h':
+			host_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+			host = pkg_host_fs_folder(&host_fd);
+			q.host_apt = &host;
+			break;
+		case 's':
+			q.snapshot = optarg;
+			break;
+		case 'i':
+			q.ignore_valid_until = true;
+			break;
+		case 'c':
+			transport.cache = optarg;
+			break;
+		case 'u':
+			uris = true;
+			break;
+		case 'n':
+			q.now = atoll(optarg);
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (r == 0 && optind >= argc)
+		return 2;
+	if (r == 0) {
+		root_fd = open(argv[optind], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (root_fd < 0)
+			r = err_set_errno(&e, -errno, "cannot open `%s`", argv[optind]);
+	}
+	for (int i = optind + 1; i < argc && r == 0; i++)
+		r = strv_add(&install, argv[i]);
+	q.fs = pkg_host_fs_folder(&root_fd);
+	q.transport = (struct pkg_transport){ .ctx = &transport, .fetch_many = fetch_many };
+	if (r == 0)
+		r = pkg_resolve(&q, &set, &e);
+	for (size_t i = 0; i < q.n_debs; i++)
+		if (debs[i].fd >= 0)
+			(void)close(debs[i].fd);
+	if (r < 0) {
+		(void)fprintf(stderr, "pkg-resolve: %s (%s)\n", e.message, e.origin);
+		return err_exit_status(&e);
+	}
+	print_set(&set, uris);
+	return 0;
+}
