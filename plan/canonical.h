@@ -12,6 +12,7 @@
 #include "lib/err.h"
 
 #include <jansson.h>
+#include <stdint.h>
 
 #define CANONICAL_MAX_DEPTH 64
 #define CANONICAL_MAX_BYTES (64 << 20)

@@ -1,286 +1,346 @@
 #include "plan/key.h"
 #include "plan/canonical.h"
 #include "plan/epoch.h"
-#include "plan/question.h"
+#include "plan/json.h"
 
 #include <string.h>
 
-/* Everything a part of the document is made from. */
-struct key_input {
+/* What the parts of the document are made from. */
+struct maker {
 	const struct plan *plan;
-	const struct lock *lock;
+	const struct lock_arch *lock;
+	const struct lock *whole_lock;
 	enum arch arch;
 	const struct plan_local_inputs *locals;
+	struct err *e;
 };
 
-static const struct lock_arch *locked(const struct key_input *k)
+static int out_of_memory(struct err *e)
 {
-	return &k->lock->arch[k->arch];
+	return err_set(e, -ENOMEM, "out of memory");
 }
 
-static const struct digest *local_digest(const struct key_input *k, const char *slot)
+static int not_answered(const struct maker *m, const char *what)
 {
-	const struct plan_local_input *input = plan_local_input_find(k->locals, slot);
-
-	return input ? &input->digest : NULL;
+	return err_set(m->e, -ENOKEY, "the lock does not answer what the plan `%s` asks for %s: %s", m->plan->file,
+		arch_name(m->arch), what);
 }
 
-static json_t *describe_base(const struct key_input *k, const struct digest *base)
+/* Find a local input that has its digest. */
+static const struct plan_local_input *local_of(const struct maker *m, const char *slot)
 {
-	return json_pack("{s:o, s:o}", "sha256", question_digest(base), "partition",
-		question_partition(&k->plan->base[k->arch].partition));
+	const struct plan_local_input *input = plan_local_input_find(m->locals, slot);
+
+	if (input && input->digest.algorithm == DIGEST_SHA256)
+		return input;
+	(void)err_set_kind(m->e, ERR_KIND_DEFECT, -EINVAL, "the digest of the local input `%s` was not computed", slot);
+	return NULL;
 }
 
-static json_t *describe_kernel_packages(const struct lock_kernel *kernel)
+/* Put a part into the document; it is taken over, and NULL means that memory ran out. */
+static int put(const struct maker *m, json_t *document, const char *name, json_t *part)
 {
-	json_t *array = json_array();
-
-	for (size_t i = 0; array && i < kernel->n_packages; i++)
-		if (json_array_append_new(array, question_digest(&kernel->packages[i].sha256)) < 0) {
-			json_decref(array);
-			return NULL;
-		}
-	return array;
+	return json_object_set_new(document, name, part) < 0 ? out_of_memory(m->e) : 0;
 }
 
-/* The kernel's file and its modules: those of packages and of the base are as their digests, local ones have their own. */
-static json_t *describe_kernel(const struct key_input *k)
+static int put_base(const struct maker *m, json_t *document)
 {
-	const struct plan_kernel *kernel = &k->plan->kernel[k->arch];
-	const struct digest *file = &locked(k)->kernel.sha256;
+	const struct plan_partition *p = &m->plan->base[m->arch].partition;
+	json_t *partition = p->by == PLAN_PARTITION_NUMBER ? json_pack("{s:i}", "number", (int)p->number)
+			    : p->by == PLAN_PARTITION_LABEL ? json_pack("{s:s}", "label", p->value)
+			    : p->by == PLAN_PARTITION_PARTUUID ? json_pack("{s:s}", "partuuid", p->value)
+							       : json_null();
+	struct digest base;
+	int r = lock_base_digest(m->plan, m->whole_lock, m->arch, m->locals, &base, m->e);
 
-	if (kernel->kind == PLAN_KERNEL_FILE && kernel->location.path)
-		file = local_digest(k, "kernel");
-	else if (kernel->kind == PLAN_KERNEL_FILE && kernel->location.sha256.algorithm != DIGEST_NONE)
-		file = &kernel->location.sha256;
-	return json_pack("{s:o, s:o, s:o, s:b}", "sha256", question_digest(file), "modules",
-		question_digest(local_digest(k, "modules")), "packages",
-		kernel->kind == PLAN_KERNEL_PACKAGE ? describe_kernel_packages(&locked(k)->kernel) : json_array(),
-		"from_base", kernel->kind == PLAN_KERNEL_FROM_BASE);
-}
-
-static json_t *describe_packages(const struct key_input *k)
-{
-	json_t *array = json_array();
-
-	if (!lock_needs_packages(k->plan, k->arch))
-		return array;
-	for (size_t i = 0; array && i < locked(k)->packages.n; i++) {
-		const struct lock_package *p = &locked(k)->packages.items[i];
-
-		if (json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:o}", "name", p->name, "version", p->version,
-							 "arch", p->arch, "sha256", question_digest(&p->sha256))) < 0) {
-			json_decref(array);
-			return NULL;
-		}
+	if (r < 0) {
+		json_decref(partition);
+		return r == -ENOKEY ? not_answered(m, "which base image it is") : r;
 	}
-	return array;
+	return put(m, document, "base", json_pack("{s:o, s:o}", "sha256", json_of_digest(&base), "partition", partition));
 }
 
-/* What goes, and whether its configuration goes too because the plan itself asks for it. */
-static json_t *describe_removals(const struct key_input *k)
+/* The digest of the kernel's file. */
+static int kernel_digest(const struct maker *m, struct digest *ret)
 {
-	json_t *array = json_array();
-
-	if (!lock_needs_packages(k->plan, k->arch))
-		return array;
-	for (size_t i = 0; array && i < locked(k)->packages.removals.n; i++) {
-		const char *name = locked(k)->packages.removals.items[i];
-
-		if (json_array_append_new(array, json_pack("{s:s, s:b}", "name", name, "purge",
-							 strv_contains(&k->plan->apt.remove, name))) < 0) {
-			json_decref(array);
-			return NULL;
-		}
-	}
-	return array;
-}
-
-/* The digest behind a [files] or [inputs] location: of the local file or tree, the plan's, or the lock's. */
-static const struct digest *location_digest(const struct key_input *k, const char *slot,
-	const struct plan_location *location)
-{
-	const struct lock_blob *answer;
-
-	if (location->path)
-		return local_digest(k, slot);
-	if (location->sha256.algorithm != DIGEST_NONE)
-		return &location->sha256;
-	answer = lock_source_find(k->lock, k->plan, k->arch, slot);
-	return answer ? &answer->sha256 : NULL;
-}
-
-/* One file of the plan: {path, sha256 or tree, mode, owner, group}. */
-static int describe_file(const struct key_input *k, const struct plan_file *file, json_t **ret, struct err *e)
-{
-	const struct plan_local_input *input = NULL;
-	_cleanup_free_ char *slot = NULL;
-	const struct digest *digest;
-	struct digest of_text;
-	unsigned mode = file->has_mode ? file->mode : PLAN_DEFAULT_FILE_MODE;
-	bool tree;
-
-	if (asprintf(&slot, "files:%s", file->destination.text) < 0)
-		return err_set(e, -ENOMEM, "out of memory");
-	if (file->kind == PLAN_CONTENT_TEXT) {
-		int r = digest_bytes(DIGEST_SHA256, file->text, file->text_len, &of_text, e);
-
-		if (r < 0)
-			return r;
-		digest = &of_text;
-	} else {
-		input = plan_local_input_find(k->locals, slot);
-		digest = location_digest(k, slot, &file->location);
-	}
-	tree = input && input->is_tree;
-	if (!file->has_mode && input && input->executable)
-		mode = 0755;
-	*ret = json_pack("{s:s, s:o, s:o, s:s, s:s}", "path", file->destination.text, tree ? "tree" : "sha256",
-		question_digest(digest), "mode", tree && !file->has_mode ? json_null() : json_integer(mode), "owner",
-		file->owner, "group", file->group);
-	return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
-}
-
-static int describe_files(const struct key_input *k, json_t *into, struct err *e)
-{
-	for (size_t i = 0; i < k->plan->n_files; i++) {
-		json_t *file = NULL;
-		int r = describe_file(k, &k->plan->files[i], &file, e);
-
-		if (r < 0)
-			return r;
-		if (json_array_append_new(into, file) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
-static int describe_inputs(const struct key_input *k, json_t *into, struct err *e)
-{
-	for (size_t i = 0; i < k->plan->n_inputs; i++) {
-		const struct plan_input *input = &k->plan->inputs[i];
-		const struct plan_local_input *local;
-		_cleanup_free_ char *slot = NULL;
-		bool tree;
-
-		if (asprintf(&slot, "inputs:%s", input->name) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-		local = plan_local_input_find(k->locals, slot);
-		tree = local && local->is_tree;
-		if (json_array_append_new(into, json_pack("{s:s, s:o, s:b}", "name", input->name, tree ? "tree" : "sha256",
-							question_digest(location_digest(k, slot, &input->location)),
-							"executable", local && local->executable)) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
-static json_t *describe_users(const struct plan *plan)
-{
-	static const char *const kinds[] = { [PLAN_PASSWORD_UNCHANGED] = "unchanged",
-		[PLAN_PASSWORD_LOCKED] = "locked",
-		[PLAN_PASSWORD_EMPTY] = "empty",
-		[PLAN_PASSWORD_HASH] = "hash" };
-	json_t *array = json_array();
-
-	for (size_t i = 0; array && i < plan->n_users; i++) {
-		const struct plan_user *u = &plan->users[i];
-
-		if (json_array_append_new(array, json_pack("{s:s, s:o, s:s, s:o}", "name", u->name, "authorized_keys",
-							 question_texts(&u->authorized_keys, false), "password",
-							 kinds[u->password], "hash", question_text(u->password_hash))) < 0) {
-			json_decref(array);
-			return NULL;
-		}
-	}
-	return array;
-}
-
-static json_t *describe_services(const struct plan_services *s)
-{
-	return json_pack("{s:o, s:o, s:o}", "enable", question_texts(&s->enable, true), "disable",
-		question_texts(&s->disable, true), "mask", question_texts(&s->mask, true));
-}
-
-static int describe_setup(const struct key_input *k, json_t **ret, struct err *e)
-{
-	const struct plan_setup *setup = &k->plan->setup;
-	struct digest digest;
+	const struct plan_kernel *k = &m->plan->kernel[m->arch];
+	const struct plan_local_input *local;
+	struct digest question;
 	int r;
 
-	if (setup->file) {
-		*ret = question_digest(local_digest(k, "setup"));
+	if (k->kind == PLAN_KERNEL_FILE && k->location.path) {
+		local = local_of(m, "kernel");
+		if (!local)
+			return m->e->code;
+		*ret = local->digest;
 		return 0;
 	}
-	if (!setup->script) {
-		*ret = json_null();
+	if (k->kind == PLAN_KERNEL_FILE && k->location.sha256.algorithm != DIGEST_NONE) {
+		*ret = k->location.sha256;
 		return 0;
 	}
-	r = digest_bytes(DIGEST_SHA256, setup->script, setup->script_len, &digest, e);
-	*ret = r < 0 ? NULL : question_digest(&digest);
-	return r;
+	r = lock_question_kernel(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
+	if (r < 0)
+		return r == -ENOKEY ? not_answered(m, "which kernel it is") : r;
+	if (!digest_equal(&question, &m->lock->kernel.question))
+		return not_answered(m, "which kernel it is");
+	*ret = m->lock->kernel.sha256;
+	return 0;
 }
 
-static json_t *describe_image(const struct plan_image *image)
+/* What the kernel's modules are: a local tree, the packages they come in, or nothing more than the base has. */
+static json_t *modules_of(const struct maker *m)
 {
-	return json_pack("{s:I, s:o, s:o}", "size_bytes", (json_int_t)image->size_bytes, "label", question_text(image->label),
-		"hostname", question_text(image->hostname));
+	const struct plan_kernel *k = &m->plan->kernel[m->arch];
+	_cleanup_strv_ struct strv packages = { 0 };
+	const struct plan_local_input *local;
+
+	if (k->modules) {
+		local = local_of(m, "modules");
+		return local ? json_of_digest(&local->digest) : NULL;
+	}
+	if (k->kind != PLAN_KERNEL_PACKAGE)
+		return json_null();
+	for (size_t i = 0; i < m->lock->kernel.n_packages; i++) {
+		char hex[DIGEST_HEX_SIZE];
+
+		if (strv_add(&packages, digest_hex(&m->lock->kernel.packages[i].sha256, hex)) < 0)
+			return NULL;
+	}
+	return json_of_set(&packages);
 }
 
-/* The whole document. */
-static int key_document(const struct key_input *k, const struct digest *base, json_t **ret, struct err *e)
+static int put_kernel(const struct maker *m, json_t *document)
 {
-	json_t *files = json_array(), *inputs = json_array(), *setup = NULL;
-	int r = files && inputs ? describe_files(k, files, e) : err_set(e, -ENOMEM, "out of memory");
+	struct digest digest;
+	int r = kernel_digest(m, &digest);
+	json_t *modules;
 
-	if (r == 0)
-		r = describe_inputs(k, inputs, e);
-	if (r == 0)
-		r = describe_setup(k, &setup, e);
-	if (r < 0) {
-		json_decref(files);
-		json_decref(inputs);
+	if (r < 0)
 		return r;
+	modules = modules_of(m);
+	if (!modules)
+		return m->e->code < 0 ? m->e->code : out_of_memory(m->e);
+	return put(m, document, "kernel", json_pack("{s:o, s:o}", "sha256", json_of_digest(&digest), "modules", modules));
+}
+
+static json_t *json_of_packages(const struct lock_packages *p)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < p->n; i++)
+		if (json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:o}", "name", p->items[i].name, "version",
+							 p->items[i].version, "arch", p->items[i].arch, "sha256",
+							 json_of_digest(&p->items[i].sha256))) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
+static int put_packages(const struct maker *m, json_t *document)
+{
+	static const struct lock_packages none = { 0 };
+	const struct lock_packages *packages = &none;
+	_cleanup_strv_ struct strv names = { 0 }, debs = { 0 };
+	struct digest question;
+	int r = 0;
+
+	if (lock_needs_packages(m->plan, m->arch)) {
+		packages = &m->lock->packages;
+		r = lock_question_packages(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
+		if (r == -ENOKEY || (r == 0 && !digest_equal(&question, &packages->question)))
+			return not_answered(m, "which packages they are");
 	}
-	*ret = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:b, s:o}, s:o, s:o, s:o}", "arch",
-		arch_name(k->arch), "base", describe_base(k, base), "kernel", describe_kernel(k), "packages",
-		describe_packages(k), "removals", describe_removals(k), "debs", question_debs(k->plan, k->arch, k->locals),
-		"files", files, "inputs", inputs, "services", describe_services(&k->plan->services), "users",
-		describe_users(k->plan), "fstab", "keep", k->plan->fstab.keep, "remove_patterns",
-		question_texts(&k->plan->fstab.remove_patterns, true), "setup", setup, "cleanup",
-		question_texts(&k->plan->cleanup, true), "image", describe_image(&k->plan->image));
-	return *ret ? 0 : err_set(e, -ENOMEM, "out of memory for the key document");
+	if (r == 0 && plan_debs(m->plan, m->arch, &names) < 0)
+		r = out_of_memory(m->e);
+	for (size_t i = 0; r == 0 && i < names.n; i++) {
+		_cleanup_free_ char *slot = NULL;
+		const struct plan_local_input *deb;
+		char hex[DIGEST_HEX_SIZE];
+
+		if (asprintf(&slot, "deb:%s", names.items[i]) < 0)
+			return out_of_memory(m->e);
+		deb = local_of(m, slot);
+		if (!deb)
+			return m->e->code;
+		if (strv_add(&debs, digest_hex(&deb->digest, hex)) < 0)
+			return out_of_memory(m->e);
+	}
+	if (r == 0)
+		r = put(m, document, "packages", json_of_packages(packages));
+	if (r == 0)
+		r = put(m, document, "removals", json_of_set(&packages->removals));
+	return r < 0 ? r : put(m, document, "debs", json_of_set(&debs));
+}
+
+/* What a location of [files] or [inputs] is. *ret_local is NULL when it is not local. */
+static int content_digest(const struct maker *m, const char *prefix, const char *name, const struct plan_location *l,
+	struct digest *ret, const struct plan_local_input **ret_local)
+{
+	_cleanup_free_ char *slot = NULL;
+	const struct lock_blob *answer;
+
+	*ret_local = NULL;
+	if (l->url && l->sha256.algorithm != DIGEST_NONE) {
+		*ret = l->sha256;
+		return 0;
+	}
+	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
+		return out_of_memory(m->e);
+	if (l->url) {
+		answer = lock_source_find(m->whole_lock, m->plan, m->arch, slot);
+		if (!answer)
+			return not_answered(m, slot);
+		*ret = answer->sha256;
+		return 0;
+	}
+	*ret_local = local_of(m, slot);
+	if (!*ret_local)
+		return m->e->code;
+	*ret = (*ret_local)->digest;
+	return 0;
+}
+
+static int append_file(const struct maker *m, const struct plan_file *f, json_t *files)
+{
+	const struct plan_local_input *local = NULL;
+	unsigned mode = f->mode;
+	struct digest digest;
+	char octal[8];
+	json_t *j;
+	int r = f->kind == PLAN_CONTENT_TEXT
+			? digest_bytes(DIGEST_SHA256, f->text, f->text_len, &digest, m->e)
+			: content_digest(m, "files", f->destination.text, &f->location, &digest, &local);
+
+	if (r < 0)
+		return r;
+	if (!f->has_mode && local && local->executable)
+		mode = 0755;
+	(void)snprintf(octal, sizeof(octal), "%04o", mode & 07777);
+	j = json_pack("{s:s, s:s, s:s, s:o}", "path", f->destination.text, "owner", f->owner, "group", f->group,
+		local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest));
+	/* The files of a tree have modes of their own, which its digest covers, unless the plan gives one for all. */
+	if (j && (!local || !local->is_tree || f->has_mode) && json_object_set_new(j, "mode", json_string(octal)) < 0) {
+		json_decref(j);
+		j = NULL;
+	}
+	return json_array_append_new(files, j) < 0 ? out_of_memory(m->e) : 0;
+}
+
+static int put_files(const struct maker *m, json_t *document)
+{
+	_cleanup_json_ json_t *files = json_array(), *inputs = json_object();
+	int r = files && inputs ? 0 : out_of_memory(m->e);
+
+	for (size_t i = 0; r == 0 && i < m->plan->n_files; i++)
+		r = append_file(m, &m->plan->files[i], files);
+	for (size_t i = 0; r == 0 && i < m->plan->n_inputs; i++) {
+		const struct plan_input *input = &m->plan->inputs[i];
+		const struct plan_local_input *local;
+		struct digest digest;
+
+		r = content_digest(m, "inputs", input->name, &input->location, &digest, &local);
+		if (r == 0 &&
+			json_object_set_new(inputs, input->name,
+				json_pack("{s:o}", local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest))) < 0)
+			r = out_of_memory(m->e);
+	}
+	if (r == 0)
+		r = put(m, document, "files", take_ptr(files));
+	return r < 0 ? r : put(m, document, "inputs", take_ptr(inputs));
+}
+
+static int put_users(const struct maker *m, json_t *document)
+{
+	_cleanup_json_ json_t *users = json_object();
+
+	if (!users)
+		return out_of_memory(m->e);
+	for (size_t i = 0; i < m->plan->n_users; i++) {
+		const struct plan_user *u = &m->plan->users[i];
+		json_t *password = u->password == PLAN_PASSWORD_HASH   ? json_string(u->password_hash)
+				   : u->password == PLAN_PASSWORD_LOCKED ? json_string("locked")
+				   : u->password == PLAN_PASSWORD_EMPTY	 ? json_string("empty")
+									 : json_null();
+
+		if (json_object_set_new(users, u->name,
+			    json_pack("{s:o, s:o}", "authorized_keys", json_of_strv(&u->authorized_keys), "password",
+				    password)) < 0)
+			return out_of_memory(m->e);
+	}
+	return put(m, document, "users", take_ptr(users));
+}
+
+static int put_setup(const struct maker *m, json_t *document)
+{
+	const struct plan_setup *s = &m->plan->setup;
+	const struct plan_local_input *local;
+	struct digest digest = { 0 };
+	int r = 0;
+
+	if (s->file) {
+		local = local_of(m, "setup");
+		if (!local)
+			return m->e->code;
+		digest = local->digest;
+	} else if (s->script) {
+		r = digest_bytes(DIGEST_SHA256, s->script, s->script_len, &digest, m->e);
+	}
+	return r < 0 ? r : put(m, document, "setup", json_of_digest(&digest));
+}
+
+static int put_settings(const struct maker *m, json_t *document)
+{
+	const struct plan *p = m->plan;
+	int r = put(m, document, "services", json_pack("{s:o, s:o, s:o}", "enable", json_of_set(&p->services.enable), "disable",
+						     json_of_set(&p->services.disable), "mask", json_of_set(&p->services.mask)));
+
+	if (r == 0)
+		r = put(m, document, "fstab", json_pack("{s:o, s:b}", "remove_patterns",
+						      json_of_set(&p->fstab.remove_patterns), "keep", p->fstab.keep));
+	if (r == 0)
+		r = put(m, document, "cleanup", json_of_set(&p->cleanup));
+	if (r == 0)
+		r = put(m, document, "image", json_pack("{s:I, s:o, s:o}", "size", (json_int_t)p->image.size_bytes, "label",
+						      json_of_string(p->image.label), "hostname",
+						      json_of_string(p->image.hostname)));
+	if (r == 0)
+		r = put(m, document, "clock", json_integer((json_int_t)plan_clock_seconds(p)));
+	return r < 0 ? r : put(m, document, "arch", json_string(arch_name(m->arch)));
 }
 
 int key_compute(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	struct digest *ret_key, json_t **ret_document, struct err *e)
 {
-	struct key_input k = { .plan = p, .lock = l, .arch = arch, .locals = locals };
-	struct digest base = { 0 }, key;
-	json_t *document = NULL;
-	char prefix[64];
-	unsigned missing;
+	const struct maker m = { .plan = p, .lock = &l->arch[arch], .whole_lock = l, .arch = arch, .locals = locals, .e = e };
+	_cleanup_json_ json_t *document = NULL;
+	char epoch[48];
 	int r = plan_require_arch(p, arch, e);
 
-	if (r == 0)
-		r = lock_missing(p, l, arch, locals, &missing, e);
 	if (r < 0)
 		return r;
-	if (missing)
-		return err_set_kind(e, ERR_KIND_USAGE, -ENOKEY, "the lock does not say for %s: %s%s%s%s", arch_name(arch),
-			missing & LOCK_SECTION_BASE ? "base " : "", missing & LOCK_SECTION_KERNEL ? "kernel " : "",
-			missing & LOCK_SECTION_PACKAGES ? "packages " : "", missing & LOCK_SECTION_SOURCES ? "sources " : "");
-	r = lock_base_digest(p, l, arch, locals, &base, e);
+	document = json_object();
+	if (!document)
+		return out_of_memory(e);
+	r = put_base(&m, document);
 	if (r == 0)
-		r = key_document(&k, &base, &document, e);
+		r = put_kernel(&m, document);
+	if (r == 0)
+		r = put_packages(&m, document);
+	if (r == 0)
+		r = put_files(&m, document);
+	if (r == 0)
+		r = put_users(&m, document);
+	if (r == 0)
+		r = put_setup(&m, document);
+	if (r == 0)
+		r = put_settings(&m, document);
 	if (r < 0)
 		return r;
-	(void)snprintf(prefix, sizeof(prefix), "imgbuild-epoch %d\n", IMGBUILD_EPOCH);
-	r = canonical_digest(prefix, document, &key, e);
-	if (r == 0)
-		*ret_key = key;
+	(void)snprintf(epoch, sizeof(epoch), "imgbuild-epoch %d\n", IMGBUILD_EPOCH);
+	r = canonical_digest(epoch, document, ret_key, e);
 	if (r == 0 && ret_document)
-		*ret_document = json_incref(document);
-	json_decref(document);
+		*ret_document = take_ptr(document);
 	return r;
 }

@@ -1,11 +1,10 @@
-#include "plan/lock.h"
 #include "lib/url.h"
-#include "plan/canonical.h"
-#include "plan/question.h"
+#include "plan/lock_internal.h"
+#include "plan/syntax.h"
 
 #include <string.h>
 
-static void blob_release(struct lock_blob *b)
+void lock_blob_release(struct lock_blob *b)
 {
 	free(b->url);
 	*b = (struct lock_blob){ 0 };
@@ -22,356 +21,164 @@ void lock_package_release(struct lock_package *p)
 	*p = (struct lock_package){ 0 };
 }
 
-static void packages_release(struct lock_package *items, size_t n)
+static void release_packages(struct lock_package *items, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		lock_package_release(&items[i]);
 	free(items);
 }
 
-static void kernel_release(struct lock_kernel *k)
+void lock_kernel_release(struct lock_kernel *k)
 {
-	blob_release(&k->archive);
+	lock_blob_release(&k->archive);
 	free(k->member);
-	packages_release(k->packages, k->n_packages);
+	release_packages(k->packages, k->n_packages);
 	*k = (struct lock_kernel){ 0 };
+}
+
+void lock_packages_release(struct lock_packages *p)
+{
+	release_packages(p->items, p->n);
+	strv_release(&p->removals);
+	*p = (struct lock_packages){ 0 };
 }
 
 static void source_release(struct lock_source *s)
 {
 	free(s->slot);
-	blob_release(&s->blob);
+	lock_blob_release(&s->blob);
 }
 
-static void lock_packages_release(struct lock_packages *p)
+void lock_arch_release(struct lock_arch *a)
 {
-	packages_release(p->items, p->n);
-	strv_release(&p->removals);
-	*p = (struct lock_packages){ 0 };
+	lock_blob_release(&a->base);
+	lock_kernel_release(&a->kernel);
+	lock_packages_release(&a->packages);
+	for (size_t i = 0; i < a->n_sources; i++)
+		source_release(&a->sources[i]);
+	free(a->sources);
+	*a = (struct lock_arch){ 0 };
 }
 
 void lock_release(struct lock *l)
 {
-	for (unsigned a = 0; a < ARCH_COUNT; a++) {
-		struct lock_arch *arch = &l->arch[a];
-
-		blob_release(&arch->base);
-		kernel_release(&arch->kernel);
-		lock_packages_release(&arch->packages);
-		for (size_t i = 0; i < arch->n_sources; i++)
-			source_release(&arch->sources[i]);
-		free(arch->sources);
-	}
-	*l = (struct lock){ 0 };
+	for (unsigned a = 0; a < ARCH_COUNT; a++)
+		lock_arch_release(&l->arch[a]);
 }
 
 char *lock_path_for(const char *plan_path)
 {
-	size_t len = strlen(plan_path);
+	size_t n = strlen(plan_path);
 	char *path;
 
-	if (len > 5 && strcmp(plan_path + len - 5, ".toml") == 0)
-		len -= 5;
-	return asprintf(&path, "%.*s.lock", (int)len, plan_path) < 0 ? NULL : path;
-}
-
-/* Questions: the part of the plan, and of the answers before it, that an answer depends on. */
-
-static int question_finish(json_t *document, struct digest *ret, struct err *e)
-{
-	int r = document ? canonical_digest("imgbuild-question\n", document, ret, e) :
-			   err_set(e, -ENOMEM, "out of memory for a question of the lock");
-
-	json_decref(document);
-	return r;
-}
-
-static json_t *describe_location(const struct plan_location *l)
-{
-	return json_pack("{s:o, s:o, s:o}", "url", question_text(l->url), "sha256", question_digest(&l->sha256), "sha512",
-		question_digest(&l->sha512));
-}
-
-/* Repositories that the plan adds, keys by their digests. */
-static json_t *describe_repositories(const struct plan *p, const struct plan_local_inputs *locals)
-{
-	json_t *array = json_array();
-
-	for (size_t i = 0; array && i < p->apt.n_repositories; i++) {
-		const struct plan_repository *r = &p->apt.repositories[i];
-		const struct plan_local_input *key = NULL;
-
-		for (size_t k = 0; r->key && k < locals->n; k++)
-			if (locals->items[k].kind == PLAN_INPUT_REPOSITORY_KEY && strcmp(locals->items[k].path, r->key) == 0)
-				key = &locals->items[k];
-		(void)json_array_append_new(array,
-			json_pack("{s:s, s:s, s:o, s:o}", "uri", r->uri, "suite", r->suite, "components",
-				question_texts(&r->components, true), "key", question_digest(key ? &key->digest : NULL)));
-	}
-	return array;
-}
-
-int lock_question_base(const struct plan *p, enum arch arch, struct digest *ret, struct err *e)
-{
-	return question_finish(json_pack("{s:s, s:o}", "of", "base", "location", describe_location(&p->base[arch].location)), ret,
-		e);
-}
-
-/* What both the kernel and the packages depend on: the root of the base. */
-static int describe_root(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
-	json_t **ret, struct err *e)
-{
-	struct digest base;
-	int r = lock_base_digest(p, l, arch, locals, &base, e);
-
-	if (r < 0)
-		return r;
-	*ret = json_pack("{s:o, s:o}", "base", question_digest(&base), "partition",
-		question_partition(&p->base[arch].partition));
-	return 0;
-}
-
-int lock_question_kernel(const struct plan *p, const struct lock *l, enum arch arch,
-	const struct plan_local_inputs *locals, struct digest *ret, struct err *e)
-{
-	const struct plan_kernel *k = &p->kernel[arch];
-	const struct plan_local_input *archive = plan_local_input_find(locals, "kernel-archive");
-	json_t *root = NULL;
-	int r = 0;
-
-	if (k->kind == PLAN_KERNEL_FROM_BASE || k->kind == PLAN_KERNEL_PACKAGE)
-		r = describe_root(p, l, arch, locals, &root, e);
-	if (r < 0)
-		return r;
-	switch (k->kind) {
-	case PLAN_KERNEL_FROM_BASE:
-		return question_finish(json_pack("{s:s, s:s, s:o}", "of", "kernel", "from", "base", "root", root), ret, e);
-	case PLAN_KERNEL_PACKAGE:
-		return question_finish(json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "of", "kernel", "from", "package", "package",
-					       k->package, "root", root, "snapshot", question_text(p->apt.snapshot),
-					       "repositories", describe_repositories(p, locals)),
-			ret, e);
-	case PLAN_KERNEL_ARCHIVE:
-	case PLAN_KERNEL_FILE:
-		break;
-	}
-	return question_finish(json_pack("{s:s, s:s, s:o, s:o, s:o}", "of", "kernel", "from",
-				       k->kind == PLAN_KERNEL_ARCHIVE ? "archive" : "file", "location",
-				       describe_location(&k->location), "archive",
-				       question_digest(archive ? &archive->digest : NULL), "member", question_text(k->member)),
-		ret, e);
-}
-
-int lock_question_packages(const struct plan *p, const struct lock *l, enum arch arch,
-	const struct plan_local_inputs *locals, struct digest *ret, struct err *e)
-{
-	_cleanup_strv_ struct strv names = { 0 };
-	json_t *root = NULL;
-	int r = describe_root(p, l, arch, locals, &root, e);
-
-	if (r < 0)
-		return r;
-	if (plan_packages(p, arch, &names) < 0) {
-		json_decref(root);
-		return err_set(e, -ENOMEM, "out of memory");
-	}
-	return question_finish(json_pack("{s:s, s:o, s:o, s:o, s:b, s:o, s:o, s:o}", "of", "packages", "root", root, "names",
-				       question_texts(&names, true), "remove", question_texts(&p->apt.remove, true),
-				       "recommends", p->apt.recommends, "snapshot", question_text(p->apt.snapshot),
-				       "repositories", describe_repositories(p, locals), "debs",
-				       question_debs(p, arch, locals)),
-		ret, e);
-}
-
-/* The location of a [files] or [inputs] slot; NULL when the plan has none. */
-static const struct plan_location *slot_location(const struct plan *p, const char *slot)
-{
-	if (strncmp(slot, "files:", 6) == 0)
-		for (size_t i = 0; i < p->n_files; i++)
-			if (p->files[i].kind == PLAN_CONTENT_LOCATION && strcmp(p->files[i].destination.text, slot + 6) == 0)
-				return &p->files[i].location;
-	if (strncmp(slot, "inputs:", 7) == 0)
-		for (size_t i = 0; i < p->n_inputs; i++)
-			if (strcmp(p->inputs[i].name, slot + 7) == 0)
-				return &p->inputs[i].location;
-	return NULL;
-}
-
-int lock_question_source(const struct plan *p, const char *slot, struct digest *ret, struct err *e)
-{
-	const struct plan_location *location = slot_location(p, slot);
-
-	if (!location)
-		return err_set(e, -ENOENT, "the plan has no `%s`", slot);
-	return question_finish(json_pack("{s:s, s:o}", "of", "source", "location", describe_location(location)), ret, e);
-}
-
-int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
-	struct digest *ret, struct err *e)
-{
-	const struct plan_location *location = &p->base[arch].location;
-	const struct plan_local_input *local = plan_local_input_find(locals, "base");
-	struct digest question;
-	int r;
-
-	if (location->path && local) {
-		*ret = local->digest;
-		return 0;
-	}
-	if (location->sha256.algorithm != DIGEST_NONE) {
-		*ret = location->sha256;
-		return 0;
-	}
-	r = lock_question_base(p, arch, &question, e);
-	if (r < 0)
-		return r;
-	if (!digest_equal(&question, &l->arch[arch].base.question) || question.algorithm == DIGEST_NONE)
-		return err_set(e, -ENOKEY, "the digest of the base image is not known yet");
-	*ret = l->arch[arch].base.sha256;
-	return 0;
-}
-
-bool lock_needs_packages(const struct plan *p, enum arch arch)
-{
-	_cleanup_strv_ struct strv names = { 0 }, debs = { 0 };
-
-	if (plan_packages(p, arch, &names) < 0 || plan_debs(p, arch, &debs) < 0)
-		return true;
-	return names.n > 0 || debs.n > 0 || p->apt.remove.n > 0;
-}
-
-/* What the plan itself pins, or what is a local file, needs no answer. */
-static bool kernel_needs_answer(const struct plan_kernel *k)
-{
-	return k->kind != PLAN_KERNEL_FILE || (k->location.url && k->location.sha256.algorithm == DIGEST_NONE);
-}
-
-static bool same_question(const struct digest *asked, const struct digest *answered)
-{
-	return answered->algorithm != DIGEST_NONE && digest_equal(asked, answered);
-}
-
-/* Whether any unpinned URL of [files] or [inputs] has no answer. */
-static bool sources_missing(const struct plan *p, const struct lock *l, enum arch arch)
-{
-	for (size_t i = 0; i < p->n_files + p->n_inputs; i++) {
-		bool is_file = i < p->n_files;
-		const struct plan_location *location = is_file ? &p->files[i].location : &p->inputs[i - p->n_files].location;
-		_cleanup_free_ char *slot = NULL;
-
-		if (!location->url || location->sha256.algorithm != DIGEST_NONE)
-			continue;
-		if (asprintf(&slot, "%s:%s", is_file ? "files" : "inputs",
-			    is_file ? p->files[i].destination.text : p->inputs[i - p->n_files].name) < 0 ||
-			!lock_source_find(l, p, arch, slot))
-			return true;
-	}
-	return false;
-}
-
-int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
-	unsigned *ret_sections, struct err *e)
-{
-	const struct lock_arch *locked = &l->arch[arch];
-	struct digest base, question;
-	struct err ignored = ERR_INIT;
-	unsigned sections = 0;
-	int r = lock_base_digest(p, l, arch, locals, &base, &ignored);
-
-	if (r == -ENOKEY)
-		sections |= LOCK_SECTION_BASE;
-	if (kernel_needs_answer(&p->kernel[arch])) {
-		r = lock_question_kernel(p, l, arch, locals, &question, e);
-		if (r < 0 && r != -ENOKEY)
-			return r;
-		if (r == -ENOKEY || !same_question(&question, &locked->kernel.question))
-			sections |= LOCK_SECTION_KERNEL;
-	}
-	if (lock_needs_packages(p, arch)) {
-		r = lock_question_packages(p, l, arch, locals, &question, e);
-		if (r < 0 && r != -ENOKEY)
-			return r;
-		if (r == -ENOKEY || !same_question(&question, &locked->packages.question))
-			sections |= LOCK_SECTION_PACKAGES;
-	}
-	if (sources_missing(p, l, arch))
-		sections |= LOCK_SECTION_SOURCES;
-	err_clear(e);
-	*ret_sections = sections;
-	return 0;
-}
-
-/* Storing of answers: deep copies, since what is given belongs to somebody else. */
-
-static int dup_text(char **slot, const char *s)
-{
-	if (s && !(*slot = strdup(s)))
-		return -ENOMEM;
-	return 0;
-}
-
-static int dup_url(char **slot, const char *s)
-{
-	if (s && !(*slot = url_redact(s)))
-		return -ENOMEM;
-	return 0;
-}
-
-static int dup_blob(struct lock_blob *to, const struct lock_blob *from)
-{
-	*to = *from;
-	to->url = NULL;
-	return dup_url(&to->url, from->url);
-}
-
-static int dup_package(struct lock_package *to, const struct lock_package *from)
-{
-	*to = (struct lock_package){ .size_bytes = from->size_bytes, .sha256 = from->sha256, .release = from->release };
-	if (dup_text(&to->name, from->name) < 0 || dup_text(&to->version, from->version) < 0 ||
-		dup_text(&to->arch, from->arch) < 0 || dup_text(&to->file, from->file) < 0 ||
-		dup_url(&to->uri, from->uri) < 0 || dup_text(&to->suite, from->suite) < 0)
-		return -ENOMEM;
-	return 0;
-}
-
-static int dup_packages(const struct lock_package *from, size_t n, struct lock_package **ret, struct err *e)
-{
-	struct lock_package *items = calloc(n + 1, sizeof(*items));
-
-	for (size_t i = 0; items && i < n; i++)
-		if (dup_package(&items[i], &from[i]) < 0) {
-			packages_release(items, n);
-			items = NULL;
-		}
-	if (!items)
-		return err_set(e, -ENOMEM, "out of memory for %zu packages", n);
-	*ret = items;
-	return 0;
+	if (n > 5 && strcmp(plan_path + n - 5, ".toml") == 0 && plan_path[n - 6] != '/')
+		n -= 5;
+	return asprintf(&path, "%.*s.lock", (int)n, plan_path) < 0 ? NULL : path;
 }
 
 static int compare_packages(const void *a, const void *b)
 {
 	const struct lock_package *x = a, *y = b;
-	int order = strcmp(x->name, y->name);
+	int c = strcmp(x->name, y->name);
 
-	if (order == 0)
-		order = strcmp(x->arch, y->arch);
-	return order ? order : strcmp(x->version, y->version);
+	if (c == 0)
+		c = strcmp(x->arch, y->arch);
+	return c ? c : strcmp(x->version, y->version);
 }
+
+void lock_packages_sort(struct lock_package *items, size_t n)
+{
+	if (n > 0)
+		qsort(items, n, sizeof(*items), compare_packages);
+}
+
+/* --- copies, as the lock keeps them --- */
+
+/* Copy a string; NULL stays NULL. Returns false when out of memory. */
+static bool copy_string(const char *s, char **ret)
+{
+	*ret = s ? strdup(s) : NULL;
+	return !s || *ret;
+}
+
+/* A URL without secrets, or nothing when it is no URL that could be fetched. */
+static bool copy_url(const char *url, char **ret)
+{
+	*ret = NULL;
+	if (!url || !syntax_is_http_url(url))
+		return true;
+	*ret = url_redact(url);
+	return *ret != NULL;
+}
+
+static int copy_blob(const struct lock_blob *b, struct lock_blob *ret, struct err *e)
+{
+	if (b->sha256.algorithm != DIGEST_SHA256)
+		return err_set(e, -EINVAL, "an answer for the lock came without a SHA-256");
+	*ret = *b;
+	ret->url = NULL;
+	return copy_url(b->url, &ret->url) ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int copy_package(const struct lock_package *p, struct lock_package *ret, struct err *e)
+{
+	const char *file = p->file && strncmp(p->file, "./", 2) == 0 ? p->file + 2 : p->file;
+
+	if (p->sha256.algorithm != DIGEST_SHA256 || !p->name || !syntax_is_package_name(p->name) || !p->version ||
+		!syntax_is_package_version(p->version) || !p->arch || !syntax_is_package_arch(p->arch))
+		return err_set(e, -EINVAL, "the package `%s` cannot be locked: its name, version, architecture or SHA-256 is no "
+					   "valid one",
+			p->name ? p->name : "?");
+	*ret = (struct lock_package){ .size_bytes = p->size_bytes, .sha256 = p->sha256, .release = p->release };
+	/* Hints that do not look like what they should be are left out: they only say where to look first. */
+	if (copy_string(p->name, &ret->name) && copy_string(p->version, &ret->version) && copy_string(p->arch, &ret->arch) &&
+		copy_string(file && syntax_is_normal_relative(file) ? file : NULL, &ret->file) &&
+		copy_url(p->uri, &ret->uri) &&
+		copy_string(p->suite && syntax_is_suite(p->suite) ? p->suite : NULL, &ret->suite))
+		return 0;
+	lock_package_release(ret);
+	return err_set(e, -ENOMEM, "out of memory");
+}
+
+static int copy_packages(const struct lock_package *items, size_t n, struct lock_package **ret, struct err *e)
+{
+	struct lock_package *copy;
+
+	if (n > LOCK_MAX_PACKAGES)
+		return err_set(e, -E2BIG, "found %zu packages for the lock, expected at most %d", n, LOCK_MAX_PACKAGES);
+	copy = calloc(n + 1, sizeof(*copy));
+	if (!copy)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		int r = copy_package(&items[i], &copy[i], e);
+
+		if (r < 0) {
+			release_packages(copy, i);
+			return r;
+		}
+	}
+	*ret = copy;
+	return 0;
+}
+
+/* --- storing answers --- */
 
 int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct lock_blob *base, struct err *e)
 {
-	struct lock_blob copy;
-	int r = dup_blob(&copy, base);
+	struct lock_blob copy = { 0 };
+	struct digest question;
+	int r;
 
+	/* What is local is never pinned here. */
+	if (!p->base[arch].location.url)
+		return 0;
+	r = lock_question_base(p, arch, &question, e);
+	if (r == 0)
+		r = copy_blob(base, &copy, e);
 	if (r < 0)
-		return err_set(e, r, "out of memory");
-	r = lock_question_base(p, arch, &copy.question, e);
-	if (r < 0) {
-		blob_release(&copy);
 		return r;
-	}
-	blob_release(&l->arch[arch].base);
+	copy.question = question;
+	lock_blob_release(&l->arch[arch].base);
 	l->arch[arch].base = copy;
 	return 0;
 }
@@ -379,86 +186,137 @@ int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const st
 int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
 	const struct lock_kernel *kernel, struct err *e)
 {
-	struct lock_kernel copy = { .kind = kernel->kind, .sha256 = kernel->sha256, .n_packages = kernel->n_packages };
-	int r = lock_question_kernel(p, l, arch, locals, &copy.question, e);
+	const struct plan_kernel *asked = &p->kernel[arch];
+	_cleanup_(lock_kernel_release) struct lock_kernel copy = { .kind = asked->kind, .sha256 = kernel->sha256 };
+	int r;
 
+	if (asked->kind == PLAN_KERNEL_FILE && !asked->location.url)
+		return 0;
+	if (kernel->kind != asked->kind || kernel->sha256.algorithm != DIGEST_SHA256 ||
+		(asked->kind == PLAN_KERNEL_PACKAGE && kernel->n_packages == 0))
+		return err_set(e, -EINVAL, "the answer for the kernel is not one to the plan's question");
+	r = lock_question_kernel(p, l, arch, locals, &copy.question, e);
+	/* The digest of a local archive stays out. */
+	if (r == 0 && asked->location.url)
+		r = copy_blob(&kernel->archive, &copy.archive, e);
+	if (r == 0 && asked->kind == PLAN_KERNEL_PACKAGE)
+		r = copy_packages(kernel->packages, kernel->n_packages, &copy.packages, e);
 	if (r < 0)
 		return r;
-	r = dup_packages(kernel->packages, kernel->n_packages, &copy.packages, e);
-	if (r == 0 && (dup_blob(&copy.archive, &kernel->archive) < 0 || dup_text(&copy.member, kernel->member) < 0))
-		r = err_set(e, -ENOMEM, "out of memory");
-	if (r < 0) {
-		kernel_release(&copy);
-		return r;
-	}
-	kernel_release(&l->arch[arch].kernel);
+	copy.n_packages = copy.packages ? kernel->n_packages : 0;
+	if (!copy_string(kernel->member && syntax_is_line(kernel->member, 4096) ? kernel->member : NULL, &copy.member))
+		return err_set(e, -ENOMEM, "out of memory");
+	lock_kernel_release(&l->arch[arch].kernel);
 	l->arch[arch].kernel = copy;
+	copy = (struct lock_kernel){ 0 };
 	return 0;
 }
 
 int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
 	const struct lock_package *items, size_t n, const struct strv *removals, struct err *e)
 {
-	struct lock_packages copy = { .n = n };
+	_cleanup_(lock_packages_release) struct lock_packages copy = { 0 };
 	int r = lock_question_packages(p, l, arch, locals, &copy.question, e);
 
 	if (r == 0)
-		r = dup_packages(items, n, &copy.items, e);
-	if (r == 0 && strv_extend(&copy.removals, removals) < 0)
-		r = err_set(e, -ENOMEM, "out of memory");
-	if (r < 0) {
-		lock_packages_release(&copy);
+		r = copy_packages(items, n, &copy.items, e);
+	if (r < 0)
 		return r;
+	copy.n = n;
+	lock_packages_sort(copy.items, n);
+	for (size_t i = 0; i < removals->n; i++) {
+		if (!syntax_is_package_name(removals->items[i]))
+			return err_set(e, -EINVAL, "the package `%s`, to be removed, has no valid name", removals->items[i]);
+		if (strv_add(&copy.removals, removals->items[i]) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
 	}
-	qsort(copy.items, copy.n, sizeof(*copy.items), compare_packages);
 	strv_sort(&copy.removals);
 	strv_uniq(&copy.removals);
 	lock_packages_release(&l->arch[arch].packages);
 	l->arch[arch].packages = copy;
+	copy = (struct lock_packages){ 0 };
+	return 0;
+}
+
+/* Drop the sources that the plan no longer has. */
+static void prune_sources(struct lock_arch *a, const struct plan *p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < a->n_sources; i++) {
+		if (lock_slot_location(p, a->sources[i].slot))
+			a->sources[kept++] = a->sources[i];
+		else
+			source_release(&a->sources[i]);
+	}
+	a->n_sources = kept;
+}
+
+static struct lock_source *find_slot(const struct lock_arch *a, const char *slot)
+{
+	for (size_t i = 0; i < a->n_sources; i++)
+		if (strcmp(a->sources[i].slot, slot) == 0)
+			return &a->sources[i];
+	return NULL;
+}
+
+static int compare_sources(const void *a, const void *b)
+{
+	return strcmp(((const struct lock_source *)a)->slot, ((const struct lock_source *)b)->slot);
+}
+
+/* Add an empty source, keeping the order. */
+static int add_slot(struct lock_arch *a, const char *slot, struct err *e)
+{
+	struct lock_source *grown = reallocarray(a->sources, a->n_sources + 1, sizeof(*grown));
+	char *name = strdup(slot);
+
+	if (grown)
+		a->sources = grown;
+	if (!grown || !name) {
+		free(name);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	grown[a->n_sources++] = (struct lock_source){ .slot = name };
+	qsort(grown, a->n_sources, sizeof(*grown), compare_sources);
 	return 0;
 }
 
 int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const char *slot, const struct lock_blob *blob,
 	struct err *e)
 {
-	struct lock_arch *locked = &l->arch[arch];
-	struct lock_source copy = { 0 }, *sources;
-	size_t at = 0;
-	int r;
+	struct lock_arch *a = &l->arch[arch];
+	_cleanup_(lock_blob_release) struct lock_blob copy = { 0 };
+	struct digest question;
+	struct lock_source *source;
+	int r = lock_question_source(p, slot, &question, e);
 
-	if (dup_text(&copy.slot, slot) < 0 || dup_blob(&copy.blob, blob) < 0) {
-		source_release(&copy);
-		return err_set(e, -ENOMEM, "out of memory");
+	if (r == 0)
+		r = copy_blob(blob, &copy, e);
+	if (r < 0)
+		return r;
+	copy.question = question;
+	prune_sources(a, p);
+	if (!find_slot(a, slot)) {
+		r = add_slot(a, slot, e);
+		if (r < 0)
+			return r;
 	}
-	r = lock_question_source(p, slot, &copy.blob.question, e);
-	sources = r < 0 ? NULL : reallocarray(locked->sources, locked->n_sources + 1, sizeof(*sources));
-	if (!sources) {
-		source_release(&copy);
-		return r < 0 ? r : err_set(e, -ENOMEM, "out of memory");
-	}
-	locked->sources = sources;
-	while (at < locked->n_sources && strcmp(sources[at].slot, slot) < 0)
-		at++;
-	if (at < locked->n_sources && strcmp(sources[at].slot, slot) == 0) {
-		source_release(&sources[at]);
-	} else {
-		memmove(&sources[at + 1], &sources[at], (locked->n_sources - at) * sizeof(*sources));
-		locked->n_sources++;
-	}
-	sources[at] = copy;
+	source = find_slot(a, slot);
+	lock_blob_release(&source->blob);
+	source->blob = copy;
+	copy = (struct lock_blob){ 0 };
 	return 0;
 }
 
 const struct lock_blob *lock_source_find(const struct lock *l, const struct plan *p, enum arch arch, const char *slot)
 {
-	const struct lock_arch *locked = &l->arch[arch];
+	const struct lock_source *source = find_slot(&l->arch[arch], slot);
 	struct err ignored = ERR_INIT;
 	struct digest question;
 
-	if (lock_question_source(p, slot, &question, &ignored) < 0)
+	if (!source || lock_question_source(p, slot, &question, &ignored) < 0 ||
+		!digest_equal(&question, &source->blob.question))
 		return NULL;
-	for (size_t i = 0; i < locked->n_sources; i++)
-		if (strcmp(locked->sources[i].slot, slot) == 0 && same_question(&question, &locked->sources[i].blob.question))
-			return &locked->sources[i].blob;
-	return NULL;
+	return &source->blob;
 }

@@ -1,437 +1,622 @@
-/* The lock as text: written in one way only, read as a stranger's. */
+/* The lock's text: written in one way only, read as a stranger's. */
 #include "lib/io.h"
-#include "plan/lock.h"
+#include "plan/lock_internal.h"
+#include "plan/syntax.h"
 #include "plan/toml.h"
 
-#include <fcntl.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
 
-enum { LOCK_VERSION = 1, LOCK_TEXT_MAX_BYTES = TOML_MAX_BYTES };
+#define LOCK_VERSION 1
+#define LOCK_MAX_SOURCES 4096
 
-static const char *const trust_names[] = {
-	[LOCK_TRUST_PLAN] = "plan", [LOCK_TRUST_PUBLISHER] = "publisher", [LOCK_TRUST_FIRST_USE] = "first-use"
-};
-static const char *const kernel_kinds[] = { [PLAN_KERNEL_FROM_BASE] = "base",
+static const char header[] = "# Written by imgbuild: what the plan beside it means, by digest. Keep it with the plan.\n"
+			     "# `imgbuild lock` renews it; a section is renewed when the plan's question changes.\n"
+			     "version = 1\n";
+
+static const char *const kind_names[] = { [PLAN_KERNEL_FROM_BASE] = "base",
 	[PLAN_KERNEL_ARCHIVE] = "archive",
 	[PLAN_KERNEL_FILE] = "file",
 	[PLAN_KERNEL_PACKAGE] = "package" };
+static const char *const trust_names[] = { [LOCK_TRUST_PLAN] = "plan",
+	[LOCK_TRUST_PUBLISHER] = "publisher",
+	[LOCK_TRUST_FIRST_USE] = "first-use" };
 
-/* Writing. Errors of the buffer are sticky, so that the code below reads as the text it makes. */
-struct writer {
-	struct buf *into;
-	int r;
-};
+/* --- writing --- */
 
-static void put(struct writer *w, const char *s)
+static int put_string(struct buf *b, const char *s)
 {
-	if (w->r == 0)
-		w->r = buf_append_str(w->into, s);
-}
+	int r = buf_append_char(b, '"');
 
-static void put_string(struct writer *w, const char *s)
-{
-	put(w, "\"");
-	for (; w->r == 0 && *s; s++) {
+	for (; r == 0 && *s; s++) {
 		unsigned char c = (unsigned char)*s;
 
 		if (c == '"' || c == '\\')
-			w->r = buf_appendf(w->into, "\\%c", c);
-		else if (c < 0x20 || c == 0x7F)
-			w->r = buf_appendf(w->into, "\\u%04X", c);
+			r = buf_appendf(b, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			r = buf_appendf(b, "\\u%04X", c);
 		else
-			w->r = buf_append_char(w->into, (char)c);
+			r = buf_append_char(b, (char)c);
 	}
-	put(w, "\"");
+	return r < 0 ? r : buf_append_char(b, '"');
 }
 
-/* `separator` stands before each member: "\n" in a table, ", " in an inline table; `first` has none. */
-static void put_text(struct writer *w, const char *separator, const char *name, const char *value)
+/* Where fields go: one a line in a section, or with commas in the line of one item. */
+struct writer {
+	struct buf *b;
+	bool in_line, first;
+	int r;
+};
+
+static void put_key(struct writer *w, const char *key)
+{
+	if (w->r == 0 && w->in_line)
+		w->r = buf_append_str(w->b, w->first ? " " : ", ");
+	w->first = false;
+	if (w->r == 0)
+		w->r = buf_appendf(w->b, "%s = ", key);
+}
+
+static void end_value(struct writer *w)
+{
+	if (w->r == 0 && !w->in_line)
+		w->r = buf_append_char(w->b, '\n');
+}
+
+static void put_text(struct writer *w, const char *key, const char *value)
 {
 	if (!value)
 		return;
-	put(w, separator);
-	put(w, name);
-	put(w, " = ");
-	put_string(w, value);
+	put_key(w, key);
+	if (w->r == 0)
+		w->r = put_string(w->b, value);
+	end_value(w);
 }
 
-static void put_digest(struct writer *w, const char *separator, const char *name, const struct digest *d)
+static void put_digest(struct writer *w, const char *key, const struct digest *d)
 {
 	char hex[DIGEST_HEX_SIZE];
 
 	if (d->algorithm != DIGEST_NONE)
-		put_text(w, separator, name, digest_hex(d, hex));
+		put_text(w, key, digest_hex(d, hex));
 }
 
-static void put_size(struct writer *w, const char *separator, uint64_t size)
+static void put_number(struct writer *w, const char *key, uint64_t value)
 {
-	put(w, separator);
+	put_key(w, key);
 	if (w->r == 0)
-		w->r = buf_appendf(w->into, "size = %llu", (unsigned long long)size);
+		w->r = buf_appendf(w->b, "%llu", (unsigned long long)value);
+	end_value(w);
 }
 
-static void put_header(struct writer *w, enum arch arch, const char *section)
+static void put_blob(struct writer *w, const struct lock_blob *blob)
 {
-	put(w, "\n[");
-	put(w, arch_name(arch));
-	put(w, ".");
-	put(w, section);
-	put(w, "]");
+	put_digest(w, "question", &blob->question);
+	put_text(w, "url", blob->url);
+	put_number(w, "size", blob->size_bytes);
+	put_digest(w, "sha256", &blob->sha256);
+	put_digest(w, "sha512", &blob->sha512);
+	put_text(w, "trust", trust_names[blob->trust]);
 }
 
-static void put_blob(struct writer *w, const struct lock_blob *b)
+static void put_raw(struct writer *w, const char *text)
 {
-	put_digest(w, "\n", "question", &b->question);
-	put_text(w, "\n", "url", b->url);
-	put_size(w, "\n", b->size_bytes);
-	put_digest(w, "\n", "sha256", &b->sha256);
-	put_digest(w, "\n", "sha512", &b->sha512);
-	put_text(w, "\n", "trust", trust_names[b->trust]);
-	put(w, "\n");
+	if (w->r == 0)
+		w->r = buf_append_str(w->b, text);
 }
 
-static void put_packages(struct writer *w, const char *name, const struct lock_package *items, size_t n)
+static void put_packages(struct writer *w, const struct lock_package *items, size_t n)
 {
-	put(w, "\n");
-	put(w, name);
-	put(w, " = [\n");
+	put_raw(w, "list = [\n");
 	for (size_t i = 0; i < n; i++) {
 		const struct lock_package *p = &items[i];
+		struct writer line = { .b = w->b, .in_line = true, .first = true, .r = w->r };
 
-		put(w, "  { name = ");
-		put_string(w, p->name);
-		put_text(w, ", ", "version", p->version);
-		put_text(w, ", ", "arch", p->arch);
-		put_size(w, ", ", p->size_bytes);
-		put_digest(w, ", ", "sha256", &p->sha256);
-		put_text(w, ", ", "file", p->file);
-		put_text(w, ", ", "uri", p->uri);
-		put_text(w, ", ", "suite", p->suite);
-		put_digest(w, ", ", "release", &p->release);
-		put(w, " },\n");
+		put_raw(&line, "\t{");
+		put_text(&line, "name", p->name);
+		put_text(&line, "version", p->version);
+		put_text(&line, "arch", p->arch);
+		put_number(&line, "size", p->size_bytes);
+		put_digest(&line, "sha256", &p->sha256);
+		put_text(&line, "file", p->file);
+		put_text(&line, "uri", p->uri);
+		put_text(&line, "suite", p->suite);
+		put_digest(&line, "release", &p->release);
+		put_raw(&line, " },\n");
+		w->r = line.r;
 	}
-	put(w, "]\n");
+	put_raw(w, "]\n");
+}
+
+static void put_section(struct writer *w, enum arch arch, const char *name)
+{
+	if (w->r == 0)
+		w->r = buf_appendf(w->b, "\n[%s.%s]\n", arch_name(arch), name);
 }
 
 static void put_kernel(struct writer *w, enum arch arch, const struct lock_kernel *k)
 {
-	put_header(w, arch, "kernel");
-	put_digest(w, "\n", "question", &k->question);
-	put_text(w, "\n", "kind", kernel_kinds[k->kind]);
-	put_digest(w, "\n", "sha256", &k->sha256);
-	put_text(w, "\n", "member", k->member);
-	if (k->n_packages > 0)
-		put_packages(w, "packages", k->packages, k->n_packages);
-	else
-		put(w, "\n");
-	if (k->archive.url) {
-		put_header(w, arch, "kernel.archive");
+	if (k->question.algorithm == DIGEST_NONE)
+		return;
+	put_section(w, arch, "kernel");
+	put_digest(w, "question", &k->question);
+	put_text(w, "kind", kind_names[k->kind]);
+	put_digest(w, "sha256", &k->sha256);
+	put_text(w, "member", k->member);
+	if (k->kind == PLAN_KERNEL_PACKAGE)
+		put_packages(w, k->packages, k->n_packages);
+	if (k->archive.sha256.algorithm != DIGEST_NONE) {
+		put_section(w, arch, "kernel.archive");
 		put_blob(w, &k->archive);
 	}
 }
 
-static void put_arch(struct writer *w, enum arch arch, const struct lock_arch *l)
+static void put_arch(struct writer *w, enum arch arch, const struct lock_arch *a)
 {
-	if (l->base.question.algorithm != DIGEST_NONE) {
-		put_header(w, arch, "base");
-		put_blob(w, &l->base);
+	if (a->base.question.algorithm != DIGEST_NONE) {
+		put_section(w, arch, "base");
+		put_blob(w, &a->base);
 	}
-	if (l->kernel.question.algorithm != DIGEST_NONE)
-		put_kernel(w, arch, &l->kernel);
-	if (l->packages.question.algorithm != DIGEST_NONE) {
-		put_header(w, arch, "packages");
-		put_digest(w, "\n", "question", &l->packages.question);
-		put_packages(w, "items", l->packages.items, l->packages.n);
-		put(w, "removals = [");
-		for (size_t i = 0; i < l->packages.removals.n; i++) {
-			put(w, i ? ", " : "");
-			put_string(w, l->packages.removals.items[i]);
+	put_kernel(w, arch, &a->kernel);
+	if (a->packages.question.algorithm != DIGEST_NONE) {
+		put_section(w, arch, "packages");
+		put_digest(w, "question", &a->packages.question);
+		put_key(w, "remove");
+		put_raw(w, "[");
+		for (size_t i = 0; i < a->packages.removals.n; i++) {
+			put_raw(w, i > 0 ? ", " : "");
+			if (w->r == 0)
+				w->r = put_string(w->b, a->packages.removals.items[i]);
 		}
-		put(w, "]\n");
+		put_raw(w, "]\n");
+		put_packages(w, a->packages.items, a->packages.n);
 	}
-	for (size_t i = 0; i < l->n_sources; i++) {
-		put(w, "\n[");
-		put(w, arch_name(arch));
-		put(w, ".sources.");
-		put_string(w, l->sources[i].slot);
-		put(w, "]");
-		put_blob(w, &l->sources[i].blob);
+	for (size_t i = 0; i < a->n_sources; i++) {
+		if (w->r == 0)
+			w->r = buf_appendf(w->b, "\n[[%s.sources]]\n", arch_name(arch));
+		put_text(w, "slot", a->sources[i].slot);
+		put_blob(w, &a->sources[i].blob);
 	}
+}
+
+int lock_format_archs(const struct lock_arch *const archs[static ARCH_COUNT], struct buf *into, struct err *e)
+{
+	struct writer w = { .b = into };
+
+	put_raw(&w, header);
+	for (unsigned a = 0; a < ARCH_COUNT; a++)
+		put_arch(&w, (enum arch)a, archs[a]);
+	return w.r < 0 ? err_set(e, w.r, w.r == -E2BIG ? "the lock is larger than its limit" : "out of memory") : 0;
 }
 
 int lock_format(const struct lock *l, struct buf *into, struct err *e)
 {
-	struct writer w = { .into = into };
+	const struct lock_arch *archs[ARCH_COUNT];
 
-	put(&w, "# Written by imgbuild: every input from outside, pinned. Keep it under version control beside its plan.\n"
-		"version = 1\n");
 	for (unsigned a = 0; a < ARCH_COUNT; a++)
-		put_arch(&w, (enum arch)a, &l->arch[a]);
-	return w.r < 0 ? err_set_errno(e, w.r, "cannot write the lock") : 0;
+		archs[a] = &l->arch[a];
+	return lock_format_archs(archs, into, e);
 }
 
-/* Reading. The first fault is kept, with its place; what comes after it is not looked at. */
+int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
+{
+	_cleanup_lock_ struct lock now = { 0 };
+	_cleanup_buf_ struct buf text = BUF_INIT(TOML_MAX_BYTES), old = BUF_INIT(TOML_MAX_BYTES);
+	const struct lock_arch *archs[ARCH_COUNT];
+	struct err ignored = ERR_INIT;
+	int r = lock_load(dirfd, path, &now, e);
+
+	if (r < 0)
+		return err_wrap(e, "renewing the lock");
+	for (unsigned a = 0; a < ARCH_COUNT; a++)
+		archs[a] = a == (unsigned)arch ? &l->arch[a] : &now.arch[a];
+	r = lock_format_archs(archs, &text, e);
+	if (r < 0)
+		return err_wrap(e, "writing the lock `%s`", path);
+	if (read_file_at(dirfd, path, true, &old, &ignored) == 0 && old.len == text.len &&
+		memcmp(buf_str(&old), buf_str(&text), text.len) == 0)
+		return 0;
+	r = write_file_atomic_at(dirfd, path, buf_str(&text), text.len, 0644, e);
+	return r < 0 ? err_wrap(e, "writing the lock") : 0;
+}
+
+/* --- reading --- */
+
 struct reader {
-	const char *path;
 	const struct toml_doc *doc;
+	const char *path;
 	struct err *e;
-	int r;
 };
 
-static void fault(struct reader *rd, uint32_t offset, const char *expected)
-{
-	struct toml_position at = toml_locate(rd->doc, offset);
+static int fail(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
 
-	if (rd->r == 0)
-		rd->r = err_set_kind(rd->e, ERR_KIND_USAGE, -EBADMSG,
-			"%s:%u:%u: the lock is damaged: expected %s; restore it from version control, or remove it and run "
-			"`imgbuild lock`",
-			rd->path, at.line, at.column, expected);
+static int fail(struct reader *r, uint32_t offset, const char *fmt, ...)
+{
+	struct toml_position at = toml_locate(r->doc, offset);
+	char message[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(message, sizeof(message), fmt, ap);
+	va_end(ap);
+	return err_set_kind(r->e, ERR_KIND_USAGE, -EBADMSG, "%s:%u:%u: %s (`imgbuild lock` writes it anew once it is removed)",
+		r->path, at.line, at.column, message);
 }
 
-/* A member of a table, which must be of a type; NULL when it is not there. `needed`: not being there is a fault. */
-static const struct toml_value *member(struct reader *rd, const struct toml_value *table, const char *name,
-	enum toml_type type, bool needed)
+enum value_kind { VALUE_TEXT, VALUE_SHA256, VALUE_SHA512, VALUE_SIZE, VALUE_TRUST, VALUE_KERNEL_KIND, VALUE_ELSEWHERE };
+
+/* One key of a section. */
+struct field {
+	const char *name;
+	enum value_kind kind;
+	bool required;
+	size_t offset;
+	bool (*check)(const char *); /* TEXT */
+	const char *accepts;
+};
+
+static bool is_hint(const char *s)
 {
-	const struct toml_value *v;
+	return syntax_is_line(s, 4096);
+}
 
-	if (rd->r < 0)
-		return NULL;
-	v = toml_get(&table->table, name);
-	if ((!v && needed) || (v && v->type != type)) {
-		char expected[96];
+static bool is_slot(const char *s)
+{
+	return (strncmp(s, "files:/", 7) == 0 || strncmp(s, "inputs:", 7) == 0) && syntax_is_line(s, 8192);
+}
 
-		(void)snprintf(expected, sizeof(expected), "%s `%s`", toml_type_name(type), name);
-		fault(rd, v ? v->offset : table->offset, expected);
-		return NULL;
+static bool has_no_user(const char *s)
+{
+	size_t n;
+
+	if (!syntax_is_http_url(s))
+		return false;
+	s = strstr(s, "://") + 3;
+	n = strcspn(s, "/?#");
+	return memchr(s, '@', n) == NULL;
+}
+
+#define DIGEST_FIELD(key, need, at)                                                                          \
+	{                                                                                                    \
+		.name = (key), .kind = VALUE_SHA256, .required = (need), .offset = (at),                     \
+		.accepts = "a SHA-256: 64 hexadecimal digits"                                                \
 	}
-	return v;
-}
-
-static char *read_text(struct reader *rd, const struct toml_value *table, const char *name, bool needed)
-{
-	const struct toml_value *v = member(rd, table, name, TOML_STRING, needed);
-	char *copy;
-
-	if (!v)
-		return NULL;
-	if (v->string.len == 0 || strlen(v->string.data) != v->string.len) {
-		fault(rd, v->offset, "a text without NUL that is not empty");
-		return NULL;
+#define TEXT_FIELD(key, need, at, how, what)                                                                 \
+	{                                                                                                    \
+		.name = (key), .kind = VALUE_TEXT, .required = (need), .offset = (at), .check = (how),       \
+		.accepts = (what)                                                                            \
 	}
-	copy = strdup(v->string.data);
-	if (!copy)
-		rd->r = err_set(rd->e, -ENOMEM, "out of memory");
-	return copy;
+#define BLOB_FIELDS(base)                                                                                    \
+	TEXT_FIELD("url", false, (base) + offsetof(struct lock_blob, url), has_no_user,                      \
+		"an http:// or https:// URL without user info"),                                             \
+		{ .name = "size", .kind = VALUE_SIZE, .required = true,                                      \
+			.offset = (base) + offsetof(struct lock_blob, size_bytes), .accepts = "a size in bytes" },   \
+		DIGEST_FIELD("sha256", true, (base) + offsetof(struct lock_blob, sha256)),                   \
+		{ .name = "sha512", .kind = VALUE_SHA512, .offset = (base) + offsetof(struct lock_blob, sha512),     \
+			.accepts = "a SHA-512: 128 hexadecimal digits" },                                    \
+		{ .name = "trust", .kind = VALUE_TRUST, .required = true,                                    \
+			.offset = (base) + offsetof(struct lock_blob, trust),                                \
+			.accepts = "\"plan\", \"publisher\" or \"first-use\"" }
+
+static const struct field base_fields[] = {
+	DIGEST_FIELD("question", true, offsetof(struct lock_blob, question)),
+	BLOB_FIELDS(0),
+};
+
+static const struct field archive_fields[] = {
+	BLOB_FIELDS(0),
+};
+
+static const struct field source_fields[] = {
+	TEXT_FIELD("slot", true, offsetof(struct lock_source, slot), is_slot, "\"files:/…\" or \"inputs:…\""),
+	DIGEST_FIELD("question", true, offsetof(struct lock_source, blob.question)),
+	BLOB_FIELDS(offsetof(struct lock_source, blob)),
+};
+
+static const struct field kernel_fields[] = {
+	DIGEST_FIELD("question", true, offsetof(struct lock_kernel, question)),
+	{ .name = "kind", .kind = VALUE_KERNEL_KIND, .required = true, .offset = offsetof(struct lock_kernel, kind),
+		.accepts = "\"archive\", \"file\", \"package\" or \"base\"" },
+	DIGEST_FIELD("sha256", true, offsetof(struct lock_kernel, sha256)),
+	TEXT_FIELD("member", false, offsetof(struct lock_kernel, member), is_hint, "a path"),
+	{ .name = "archive", .kind = VALUE_ELSEWHERE },
+	{ .name = "list", .kind = VALUE_ELSEWHERE },
+};
+
+static const struct field packages_fields[] = {
+	DIGEST_FIELD("question", true, offsetof(struct lock_packages, question)),
+	{ .name = "remove", .kind = VALUE_ELSEWHERE, .required = true },
+	{ .name = "list", .kind = VALUE_ELSEWHERE, .required = true },
+};
+
+static const struct field package_fields[] = {
+	TEXT_FIELD("name", true, offsetof(struct lock_package, name), syntax_is_package_name, "a package's name"),
+	TEXT_FIELD("version", true, offsetof(struct lock_package, version), syntax_is_package_version, "a package's version"),
+	TEXT_FIELD("arch", true, offsetof(struct lock_package, arch), syntax_is_package_arch, "an architecture"),
+	{ .name = "size", .kind = VALUE_SIZE, .required = true, .offset = offsetof(struct lock_package, size_bytes),
+		.accepts = "a size in bytes" },
+	DIGEST_FIELD("sha256", true, offsetof(struct lock_package, sha256)),
+	TEXT_FIELD("file", false, offsetof(struct lock_package, file), syntax_is_normal_relative,
+		"a relative path without . and .. parts"),
+	TEXT_FIELD("uri", false, offsetof(struct lock_package, uri), has_no_user,
+		"an http:// or https:// URL without user info"),
+	TEXT_FIELD("suite", false, offsetof(struct lock_package, suite), syntax_is_suite, "a suite"),
+	DIGEST_FIELD("release", false, offsetof(struct lock_package, release)),
+};
+
+static bool name_index(const char *const *names, size_t n, const char *s, unsigned *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(names[i], s) == 0) {
+			*ret = (unsigned)i;
+			return true;
+		}
+	return false;
 }
 
-static struct digest read_digest(struct reader *rd, const struct toml_value *table, const char *name,
-	enum digest_algorithm algorithm, bool needed)
+/* The value's text, or NULL when it is none without NULs. */
+static const char *text_of(const struct toml_value *v)
 {
-	const struct toml_value *v = member(rd, table, name, TOML_STRING, needed);
-	struct digest d = { 0 };
-
-	if (v && digest_parse_hex(algorithm, v->string.data, &d) < 0)
-		fault(rd, v->offset, algorithm == DIGEST_SHA256 ? "64 hexadecimal digits" : "128 hexadecimal digits");
-	return d;
+	return v->type == TOML_STRING && strlen(v->string.data) == v->string.len ? v->string.data : NULL;
 }
 
-static uint64_t read_size(struct reader *rd, const struct toml_value *table)
+static int read_field(struct reader *r, const struct field *f, const struct toml_value *v, void *slot)
 {
-	const struct toml_value *v = member(rd, table, "size", TOML_INTEGER, true);
+	const char *s = text_of(v);
+	unsigned index;
+	bool ok = false;
 
-	if (v && v->integer < 0)
-		fault(rd, v->offset, "a size in bytes");
-	return v && v->integer >= 0 ? (uint64_t)v->integer : 0;
+	switch (f->kind) {
+	case VALUE_TEXT:
+		if (s && f->check(s)) {
+			*(char **)slot = strdup(s);
+			return *(char **)slot ? 0 : err_set(r->e, -ENOMEM, "out of memory");
+		}
+		break;
+	case VALUE_SHA256:
+		ok = s && digest_parse_hex(DIGEST_SHA256, s, slot) == 0;
+		break;
+	case VALUE_SHA512:
+		ok = s && digest_parse_hex(DIGEST_SHA512, s, slot) == 0;
+		break;
+	case VALUE_SIZE:
+		ok = v->type == TOML_INTEGER && v->integer >= 0;
+		if (ok)
+			*(uint64_t *)slot = (uint64_t)v->integer;
+		break;
+	case VALUE_TRUST:
+		ok = s && name_index(trust_names, ARRAY_SIZE(trust_names), s, &index);
+		if (ok)
+			*(enum lock_trust *)slot = (enum lock_trust)index;
+		break;
+	case VALUE_KERNEL_KIND:
+		ok = s && name_index(kind_names, ARRAY_SIZE(kind_names), s, &index);
+		if (ok)
+			*(enum plan_kernel_kind *)slot = (enum plan_kernel_kind)index;
+		break;
+	case VALUE_ELSEWHERE:
+		return 0;
+	}
+	return ok ? 0 : fail(r, v->offset, "%s: found something else, expected %s", f->name, f->accepts);
 }
 
-/* One of n words; the first one where it is not there. */
-static unsigned read_word(struct reader *rd, const struct toml_value *table, const char *name, const char *const *words,
-	size_t n)
+/* Read all of a table's keys into the object. */
+static int read_fields(struct reader *r, const struct field *fields, size_t n, const struct toml_value *table, void *object)
 {
-	const struct toml_value *v = member(rd, table, name, TOML_STRING, true);
+	uint64_t seen = 0;
 
-	for (size_t i = 0; v && i < n; i++)
-		if (strcmp(words[i], v->string.data) == 0)
-			return (unsigned)i;
-	if (v)
-		fault(rd, v->offset, "one of the words that a lock has here");
+	if (table->type != TOML_TABLE)
+		return fail(r, table->offset, "found %s, expected a table", toml_type_name(table->type));
+	for (size_t i = 0; i < table->table.n; i++) {
+		const struct toml_member *m = &table->table.members[i];
+		char shown[64];
+		size_t k = 0;
+		int code;
+
+		while (k < n && (strlen(fields[k].name) != m->key.len || memcmp(fields[k].name, m->key.data, m->key.len) != 0))
+			k++;
+		if (k == n)
+			return fail(r, m->key_offset, "found the unknown key `%s`, expected none of another version",
+				err_sanitize(shown, sizeof(shown), m->key.data, m->key.len));
+		code = read_field(r, &fields[k], m->value, (char *)object + fields[k].offset);
+		if (code < 0)
+			return code;
+		seen |= UINT64_C(1) << k;
+	}
+	for (size_t k = 0; k < n; k++)
+		if (fields[k].required && !(seen >> k & 1))
+			return fail(r, table->offset, "found no %s, expected one", fields[k].name);
 	return 0;
 }
 
-static void read_blob(struct reader *rd, const struct toml_value *table, bool has_question, struct lock_blob *ret)
+/* The array that a key holds, or NULL with the error set. */
+static const struct toml_array *array_of(struct reader *r, const struct toml_value *v, const char *what, size_t max)
 {
-	ret->question = read_digest(rd, table, "question", DIGEST_SHA256, has_question);
-	ret->url = read_text(rd, table, "url", false);
-	ret->size_bytes = read_size(rd, table);
-	ret->sha256 = read_digest(rd, table, "sha256", DIGEST_SHA256, true);
-	ret->sha512 = read_digest(rd, table, "sha512", DIGEST_SHA512, false);
-	ret->trust = (enum lock_trust)read_word(rd, table, "trust", trust_names, ARRAY_SIZE(trust_names));
+	if (v->type != TOML_ARRAY)
+		(void)fail(r, v->offset, "%s: found %s, expected an array", what, toml_type_name(v->type));
+	else if (v->array.n > max)
+		(void)fail(r, v->offset, "%s: found %zu items, expected at most %zu", what, v->array.n, max);
+	else
+		return &v->array;
+	return NULL;
 }
 
-/* Debian policy 5.6.1, 5.6.12: what names, versions and architectures are made of. They end up on command lines and in
- * file names. */
-static bool is_plain(const char *s, const char *more)
+static int read_package_list(struct reader *r, const struct toml_value *v, struct lock_package **ret, size_t *ret_n)
 {
-	if (!s || s[0] == '-' || s[0] == '.')
-		return false;
-	for (; *s; s++)
-		if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || strchr(more, *s)))
-			return false;
-	return true;
+	const struct toml_array *a = array_of(r, v, "list", LOCK_MAX_PACKAGES);
+	struct lock_package *items;
+
+	if (!a)
+		return r->e->code;
+	items = calloc(a->n + 1, sizeof(*items));
+	if (!items)
+		return err_set(r->e, -ENOMEM, "out of memory");
+	/* Handed over at once: the caller's release takes what was read before a failure. */
+	*ret = items;
+	*ret_n = a->n;
+	for (size_t i = 0; i < a->n; i++) {
+		int code = read_fields(r, package_fields, ARRAY_SIZE(package_fields), a->items[i], &items[i]);
+
+		if (code < 0)
+			return code;
+	}
+	return 0;
 }
 
-static void read_package(struct reader *rd, const struct toml_value *v, struct lock_package *ret)
+static int read_kernel(struct reader *r, const struct toml_value *v, struct lock_kernel *k)
 {
-	if (v->type != TOML_TABLE) {
-		fault(rd, v->offset, "{ name = …, version = …, … }");
-		return;
+	const struct toml_value *list, *archive;
+	int code = read_fields(r, kernel_fields, ARRAY_SIZE(kernel_fields), v, k);
+
+	if (code < 0)
+		return code;
+	list = toml_get(&v->table, "list");
+	archive = toml_get(&v->table, "archive");
+	if ((k->kind == PLAN_KERNEL_PACKAGE) != (list != NULL))
+		return fail(r, v->offset, "found %s, expected a list exactly for a kernel from packages",
+			list ? "a list" : "no list");
+	if (list) {
+		code = read_package_list(r, list, &k->packages, &k->n_packages);
+		if (code == 0 && k->n_packages == 0)
+			code = fail(r, list->offset, "found no package of the kernel, expected at least one");
 	}
-	ret->name = read_text(rd, v, "name", true);
-	ret->version = read_text(rd, v, "version", true);
-	ret->arch = read_text(rd, v, "arch", true);
-	ret->size_bytes = read_size(rd, v);
-	ret->sha256 = read_digest(rd, v, "sha256", DIGEST_SHA256, true);
-	ret->file = read_text(rd, v, "file", false);
-	ret->uri = read_text(rd, v, "uri", false);
-	ret->suite = read_text(rd, v, "suite", false);
-	ret->release = read_digest(rd, v, "release", DIGEST_SHA256, false);
-	if (rd->r == 0 && !(is_plain(ret->name, "+-.") && is_plain(ret->version, "+-.:~") && is_plain(ret->arch, "-")))
-		fault(rd, v->offset, "a package with a proper name, version and architecture");
+	if (code == 0 && archive)
+		code = read_fields(r, archive_fields, ARRAY_SIZE(archive_fields), archive, &k->archive);
+	return code;
 }
 
-static void read_packages(struct reader *rd, const struct toml_value *table, const char *name, bool needed,
-	struct lock_package **ret, size_t *ret_n)
+static int read_packages(struct reader *r, const struct toml_value *v, struct lock_packages *p)
 {
-	const struct toml_value *v = member(rd, table, name, TOML_ARRAY, needed);
+	int code = read_fields(r, packages_fields, ARRAY_SIZE(packages_fields), v, p);
+	const struct toml_array *remove;
 
-	if (!v)
-		return;
-	if (v->array.n > LOCK_MAX_PACKAGES) {
-		fault(rd, v->offset, "at most 8192 packages");
-		return;
+	if (code < 0)
+		return code;
+	remove = array_of(r, toml_get(&v->table, "remove"), "remove", LOCK_MAX_PACKAGES);
+	if (!remove)
+		return r->e->code;
+	for (size_t i = 0; i < remove->n; i++) {
+		const char *name = text_of(remove->items[i]);
+
+		if (!name || !syntax_is_package_name(name))
+			return fail(r, remove->items[i]->offset, "remove: found something else, expected a package's name");
+		if (strv_add(&p->removals, name) < 0)
+			return err_set(r->e, -ENOMEM, "out of memory");
 	}
-	*ret = calloc(v->array.n + 1, sizeof(**ret));
-	if (!*ret) {
-		rd->r = err_set(rd->e, -ENOMEM, "out of memory");
-		return;
-	}
-	for (; rd->r == 0 && *ret_n < v->array.n; ++*ret_n)
-		read_package(rd, v->array.items[*ret_n], &(*ret)[*ret_n]);
+	strv_sort(&p->removals);
+	strv_uniq(&p->removals);
+	code = read_package_list(r, toml_get(&v->table, "list"), &p->items, &p->n);
+	if (code == 0)
+		lock_packages_sort(p->items, p->n);
+	return code;
 }
 
-static void read_kernel(struct reader *rd, const struct toml_value *table, struct lock_kernel *ret)
+static int read_sources(struct reader *r, const struct toml_value *v, struct lock_arch *a)
 {
-	const struct toml_value *archive = member(rd, table, "archive", TOML_TABLE, false);
+	const struct toml_array *list = array_of(r, v, "sources", LOCK_MAX_SOURCES);
 
-	ret->question = read_digest(rd, table, "question", DIGEST_SHA256, true);
-	ret->kind = (enum plan_kernel_kind)read_word(rd, table, "kind", kernel_kinds, ARRAY_SIZE(kernel_kinds));
-	ret->sha256 = read_digest(rd, table, "sha256", DIGEST_SHA256, true);
-	ret->member = read_text(rd, table, "member", false);
-	read_packages(rd, table, "packages", false, &ret->packages, &ret->n_packages);
-	if (archive)
-		read_blob(rd, archive, false, &ret->archive);
-	if (rd->r == 0 && ret->kind == PLAN_KERNEL_PACKAGE && ret->n_packages == 0)
-		fault(rd, table->offset, "the packages of the kernel");
+	if (!list)
+		return r->e->code;
+	a->sources = calloc(list->n + 1, sizeof(*a->sources));
+	if (!a->sources)
+		return err_set(r->e, -ENOMEM, "out of memory");
+	a->n_sources = list->n;
+	for (size_t i = 0; i < list->n; i++) {
+		int code = read_fields(r, source_fields, ARRAY_SIZE(source_fields), list->items[i], &a->sources[i]);
+
+		if (code < 0)
+			return code;
+		if (i > 0 && strcmp(a->sources[i - 1].slot, a->sources[i].slot) >= 0)
+			return fail(r, list->items[i]->offset, "found the slot `%s` out of order or twice", a->sources[i].slot);
+	}
+	return 0;
 }
 
-static void read_removals(struct reader *rd, const struct toml_value *table, struct strv *ret)
+/* A key may hold a NUL: strcmp() alone would take "base\0x" for "base". */
+static bool key_is(const struct toml_member *m, const char *name)
 {
-	const struct toml_value *v = member(rd, table, "removals", TOML_ARRAY, true);
-
-	for (size_t i = 0; v && rd->r == 0 && i < v->array.n; i++) {
-		const struct toml_value *name = v->array.items[i];
-
-		if (name->type != TOML_STRING || !is_plain(name->string.data, "+-.") || i >= LOCK_MAX_PACKAGES)
-			fault(rd, name->offset, "the name of a package");
-		else if (strv_add(ret, name->string.data) < 0)
-			rd->r = err_set(rd->e, -ENOMEM, "out of memory");
-	}
+	return strlen(name) == m->key.len && memcmp(m->key.data, name, m->key.len) == 0;
 }
 
-static void read_sources(struct reader *rd, const struct toml_value *table, struct lock_arch *ret)
+static int read_arch(struct reader *r, const struct toml_value *v, struct lock_arch *a)
 {
-	ret->sources = calloc(table->table.n + 1, sizeof(*ret->sources));
-	if (!ret->sources) {
-		rd->r = err_set(rd->e, -ENOMEM, "out of memory");
-		return;
-	}
-	for (size_t i = 0; rd->r == 0 && i < table->table.n; i++) {
-		const struct toml_member *m = &table->table.members[i];
-		struct lock_source *s = &ret->sources[ret->n_sources++];
+	if (v->type != TOML_TABLE)
+		return fail(r, v->offset, "found %s, expected a table", toml_type_name(v->type));
+	for (size_t i = 0; i < v->table.n; i++) {
+		const struct toml_member *m = &v->table.members[i];
+		char shown[64];
+		int code;
 
-		if (m->value->type != TOML_TABLE) {
-			fault(rd, m->value->offset, "a table for a source");
-			return;
-		}
-		s->slot = strdup(m->key.data);
-		if (!s->slot)
-			rd->r = err_set(rd->e, -ENOMEM, "out of memory");
-		read_blob(rd, m->value, true, &s->blob);
+		if (key_is(m, "base"))
+			code = read_fields(r, base_fields, ARRAY_SIZE(base_fields), m->value, &a->base);
+		else if (key_is(m, "kernel"))
+			code = read_kernel(r, m->value, &a->kernel);
+		else if (key_is(m, "packages"))
+			code = read_packages(r, m->value, &a->packages);
+		else if (key_is(m, "sources"))
+			code = read_sources(r, m->value, a);
+		else
+			code = fail(r, m->key_offset, "found the unknown section `%s`, expected base, kernel, packages or sources",
+				err_sanitize(shown, sizeof(shown), m->key.data, m->key.len));
+		if (code < 0)
+			return code;
 	}
+	return 0;
 }
 
-static void read_arch(struct reader *rd, const struct toml_value *table, struct lock_arch *ret)
+static int read_root(struct reader *r, struct lock *l)
 {
-	const struct toml_value *base = member(rd, table, "base", TOML_TABLE, false);
-	const struct toml_value *kernel = member(rd, table, "kernel", TOML_TABLE, false);
-	const struct toml_value *packages = member(rd, table, "packages", TOML_TABLE, false);
-	const struct toml_value *sources = member(rd, table, "sources", TOML_TABLE, false);
+	const struct toml_value *root = toml_root(r->doc), *version = toml_get(&root->table, "version");
 
-	if (base)
-		read_blob(rd, base, true, &ret->base);
-	if (kernel)
-		read_kernel(rd, kernel, &ret->kernel);
-	if (packages) {
-		ret->packages.question = read_digest(rd, packages, "question", DIGEST_SHA256, true);
-		read_packages(rd, packages, "items", true, &ret->packages.items, &ret->packages.n);
-		read_removals(rd, packages, &ret->packages.removals);
+	if (!version || version->type != TOML_INTEGER)
+		return fail(r, 0, "found no version, expected version = %d", LOCK_VERSION);
+	if (version->integer != LOCK_VERSION)
+		return fail(r, version->offset, "found version %lld, expected %d: it is another imgbuild's",
+			(long long)version->integer, LOCK_VERSION);
+	for (size_t i = 0; i < root->table.n; i++) {
+		const struct toml_member *m = &root->table.members[i];
+		char shown[64];
+		enum arch arch;
+		int code;
+
+		if (m->value == version)
+			continue;
+		if (arch_parse(m->key.data, &arch) < 0 || !key_is(m, arch_name(arch)))
+			return fail(r, m->key_offset, "found the unknown key `%s`, expected an architecture",
+				err_sanitize(shown, sizeof(shown), m->key.data, m->key.len));
+		code = read_arch(r, m->value, &l->arch[arch]);
+		if (code < 0)
+			return code;
 	}
-	if (sources)
-		read_sources(rd, sources, ret);
+	return 0;
 }
 
 int lock_load_bytes(const char *path, const char *text, size_t len, struct lock *ret, struct err *e)
 {
 	_cleanup_toml_ struct toml_doc *doc = NULL;
-	_cleanup_lock_ struct lock lock = { 0 };
-	struct toml_position where = { 0 };
-	struct reader rd = { .path = path, .e = e };
-	const struct toml_value *root, *version;
-	int r = toml_parse(text, len, &doc, &where, e);
+	_cleanup_lock_ struct lock l = { 0 };
+	struct toml_position at = { 0, 0 };
+	struct err syntax = ERR_INIT;
+	struct reader reader = { .path = path, .e = e };
+	int r = toml_parse(text, len, &doc, &at, &syntax);
 
-	if (r == -EBADMSG || r == -E2BIG) {
-		e->kind = ERR_KIND_USAGE;
-		return err_wrap(e, "%s:%u:%u", path, where.line, where.column);
-	}
+	if (r == -EBADMSG || r == -E2BIG)
+		return err_set_kind(e, ERR_KIND_USAGE, -EBADMSG, "%s:%u:%u: %s", path, at.line, at.column, syntax.message);
+	if (r < 0)
+		return err_set(e, r, "out of memory");
+	reader.doc = doc;
+	r = read_root(&reader, &l);
 	if (r < 0)
 		return r;
-	rd.doc = doc;
-	root = toml_root(doc);
-	version = member(&rd, root, "version", TOML_INTEGER, true);
-	if (version && version->integer != LOCK_VERSION)
-		fault(&rd, version->offset, "version 1 (another imgbuild wrote this one)");
-	for (size_t i = 0; rd.r == 0 && i < root->table.n; i++) {
-		const struct toml_member *m = &root->table.members[i];
-		enum arch arch;
-
-		if (strcmp(m->key.data, "version") == 0)
-			continue;
-		if (arch_parse(m->key.data, &arch) < 0 || m->value->type != TOML_TABLE)
-			fault(&rd, m->key_offset, "a table for an architecture, amd64 or arm64");
-		else
-			read_arch(&rd, m->value, &lock.arch[arch]);
-	}
-	if (rd.r < 0)
-		return rd.r;
-	*ret = lock;
-	lock = (struct lock){ 0 };
+	*ret = l;
+	l = (struct lock){ 0 };
 	return 0;
 }
 
 int lock_load(int dirfd, const char *path, struct lock *ret, struct err *e)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT(LOCK_TEXT_MAX_BYTES);
+	_cleanup_buf_ struct buf text = BUF_INIT(TOML_MAX_BYTES);
 	int r = read_file_at(dirfd, path, true, &text, e);
 
 	if (r == -ENOENT) {
@@ -439,29 +624,9 @@ int lock_load(int dirfd, const char *path, struct lock *ret, struct err *e)
 		*ret = (struct lock){ 0 };
 		return 0;
 	}
-	return r < 0 ? r : lock_load_bytes(path, buf_str(&text), text.len, ret, e);
-}
-
-int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
-{
-	_cleanup_buf_ struct buf old_text = BUF_INIT(LOCK_TEXT_MAX_BYTES), text = BUF_INIT(LOCK_TEXT_MAX_BYTES);
-	_cleanup_lock_ struct lock on_disk = { 0 };
-	struct lock merged;
-	int r = read_file_at(dirfd, path, true, &old_text, e);
-
-	if (r < 0 && r != -ENOENT)
-		return r;
-	if (r == 0) {
-		r = lock_load_bytes(path, buf_str(&old_text), old_text.len, &on_disk, e);
-		if (r < 0)
-			return r;
+	if (r < 0) {
+		(void)err_wrap(e, "reading the lock");
+		return err_default_kind(e, ERR_KIND_USAGE);
 	}
-	err_clear(e);
-	/* Borrowed from both, for writing only. */
-	merged = on_disk;
-	merged.arch[arch] = l->arch[arch];
-	r = lock_format(&merged, &text, e);
-	if (r < 0 || (text.len == old_text.len && memcmp(buf_str(&text), buf_str(&old_text), text.len) == 0))
-		return r;
-	return write_file_atomic_at(dirfd, path, buf_str(&text), text.len, 0644, e);
+	return lock_load_bytes(path, buf_str(&text), text.len, ret, e);
 }

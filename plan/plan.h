@@ -251,7 +251,7 @@ enum plan_input_kind {
 
 struct plan_local_input {
 	enum plan_input_kind kind;
-	char *slot;	       /* unique within the list: "base", "kernel" (the file or the archive), "modules", "setup",
+	char *slot;	       /* unique within the list: "base", "kernel", "kernel-archive", "modules", "setup",
 				  "deb:<path>", "key:<path>", "files:<destination>", "inputs:<name>" */
 	char *path;	       /* as plan_open_beneath() takes it */
 	bool is_tree;	       /* a folder */

@@ -103,11 +103,12 @@ static int add_apt(const struct plan *p, enum arch arch, struct plan_local_input
 int plan_local_inputs(const struct plan *p, enum arch arch, struct plan_local_inputs *ret, struct err *e)
 {
 	const struct plan_kernel *kernel = &p->kernel[arch];
+	bool archive = kernel->kind == PLAN_KERNEL_ARCHIVE;
 	int r = add_location(p, ret, PLAN_INPUT_BASE, "base", "", &p->base[arch].location, WANT_FILE, e);
 
 	if (r == 0)
-		r = add_location(p, ret, kernel->kind == PLAN_KERNEL_ARCHIVE ? PLAN_INPUT_KERNEL_ARCHIVE : PLAN_INPUT_KERNEL,
-			"kernel", "", &kernel->location, WANT_FILE, e);
+		r = add_location(p, ret, archive ? PLAN_INPUT_KERNEL_ARCHIVE : PLAN_INPUT_KERNEL,
+			archive ? "kernel-archive" : "kernel", "", &kernel->location, WANT_FILE, e);
 	if (r == 0 && kernel->modules)
 		r = add(p, ret, PLAN_INPUT_MODULES, "modules", "", kernel->modules, WANT_TREE, e);
 	if (r == 0)
