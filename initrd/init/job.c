@@ -16,6 +16,7 @@ static const struct verb_rule {
 	[VERB_MODULE] = { "module", 2, 2 },
 	[VERB_ROOT] = { "root", 2, 2 },
 	[VERB_GROW] = { "grow", 0, 0 },
+	[VERB_LABEL] = { "label", 1, 1 },
 	[VERB_STEP] = { "step", 2, 2 },
 	[VERB_DPKG_REMOVE] = { "dpkg-remove", 1, SIZE_MAX },
 	[VERB_DPKG_PURGE] = { "dpkg-purge", 1, SIZE_MAX },

@@ -93,6 +93,9 @@ static int run_verbs(const struct job *job, size_t i, struct channel *c, struct 
 		case VERB_GROW:
 			r = p->device ? mount_grow(p->device, f) : fail_set(f, "internal", "`grow` comes before `root`");
 			break;
+		case VERB_LABEL:
+			r = p->device ? mount_label(v->fields[0], f) : fail_set(f, "internal", "`label` comes before `root`");
+			break;
 		case VERB_STEP:
 			while (i < job->n && job->verbs[i].kind != VERB_STEP)
 				i++;

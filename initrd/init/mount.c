@@ -99,6 +99,21 @@ int mount_grow(const char *device, struct fail *f)
 	return r;
 }
 
+int mount_label(const char *label, struct fail *f)
+{
+	int fd = open(TARGET_PATH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char text[FSLABEL_MAX] = "";
+	int r = 0;
+
+	(void)snprintf(text, sizeof(text), "%s", label);
+	if (fd < 0 || ioctl(fd, FS_IOC_SETFSLABEL, text) < 0)
+		r = fail_set(f, "mount", "cannot give the filesystem the label `%s`: %s%s", label, strerror(errno),
+			errno == ENOTTY ? " (this kernel is older than 5.17)" : "");
+	if (fd >= 0)
+		(void)close(fd);
+	return r;
+}
+
 /* Say which processes there still are; only kernel threads should be. */
 static void list_processes(char *text, size_t size)
 {

@@ -19,6 +19,9 @@ int mount_root(const char *device, const char *fstype, struct fail *f);
 /* Grow the mounted ext4 to the size of its device. */
 int mount_grow(const char *device, struct fail *f);
 
+/* Give the mounted ext4 a label, at most 16 bytes. Needs Linux 5.17. */
+int mount_label(const char *label, struct fail *f);
+
 /* Write everything out, unmount the image, and prove that nobody holds it any more: the device can be claimed exclusively. Never
  * lazy. Failing names who is busy. */
 int mount_release_root(const char *device, struct fail *f);
