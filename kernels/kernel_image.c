@@ -109,14 +109,17 @@ static bool take_release(const char *text, size_t len, char ret[static KERNEL_RE
 }
 
 /* Look for the banner in a piece of the kernel. linux_proc_banner is "%s version %s (…", so that a match that is
- * followed by a digit is the real one. */
-static bool find_release(const uint8_t *data, size_t len, char ret[static KERNEL_RELEASE_SIZE])
+ * followed by a digit is the real one. One so near the end of the piece that its release may go on is left for the
+ * next piece, unless this is the last. */
+static bool find_release(const uint8_t *data, size_t len, bool last, char ret[static KERNEL_RELEASE_SIZE])
 {
 	const size_t banner_len = sizeof(BANNER) - 1;
 	const uint8_t *at = data;
 
 	while ((at = memmem(at, len - (size_t)(at - data), BANNER, banner_len))) {
 		at += banner_len;
+		if (!last && len - (size_t)(at - data) < KERNEL_RELEASE_SIZE)
+			return false;
 		if (take_release((const char *)at, len - (size_t)(at - data), ret))
 			return true;
 	}
@@ -142,11 +145,9 @@ static int scan_release(more_fn more, void *ctx, char ret[static KERNEL_RELEASE_
 
 		if (n < 0)
 			return err_set_kind(e, ERR_KIND_INPUT, (int)n, "cannot read the kernel to look for its release");
-		if (n == 0)
-			break;
 		total += (uint64_t)n;
 		have = kept + (size_t)n;
-		if (find_release(chunk, have, ret))
+		if (find_release(chunk, have, n == 0, ret) || n == 0)
 			break;
 		kept = have < overlap ? have : overlap;
 		memmove(chunk, chunk + have - kept, kept);
@@ -237,7 +238,7 @@ static int find_pvh(int fd, const uint8_t *h, uint64_t size_bytes, bool *ret, st
 		uint64_t at, offset, len;
 		int r;
 
-		if (!checked_add_u64(table, (uint64_t)i * PH_SIZE, &at))
+		if (!checked_add_u64(table, (uint64_t)i * PH_SIZE, &at) || !range_within(at, PH_SIZE, size_bytes))
 			return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "the vmlinux has its program headers past its end");
 		r = read_part(fd, ph, sizeof(ph), at, "a program header", e);
 		if (r < 0)

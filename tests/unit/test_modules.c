@@ -4,7 +4,6 @@
 #include "kernels/kernel_deb.h"
 #include "kernels/modules.h"
 #include "lib/io.h"
-#include "lib/process.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -15,21 +14,10 @@
 /* after the others */
 #include <cmocka.h>
 
+#include "tests/unit/kernel_fixture.h"
+
 static char workdir[256];
 static char fixture[512];
-
-static void run_in(const char *dir, struct buf *out, const char *script)
-{
-	const char *argv[] = { "/bin/bash", "-euc", script, NULL };
-	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct process_options options = { .argv = argv, .working_dirfd = fd };
-	_cleanup_buf_ struct buf text = BUF_INIT(1 << 20);
-	struct err e = ERR_INIT;
-	int status = -1, r = process_run(&options, out, &text, 300000, &status, &e);
-
-	if (r < 0 || status != 0)
-		fail_msg("`%s` failed: %s%s", script, e.message, buf_str(&text));
-}
 
 static int open_in(const char *dir, const char *name, int flags)
 {
@@ -83,7 +71,7 @@ static void test_debian_cloud_kernel(void **state)
 
 	(void)state;
 	open_real(&k);
-	run_in(fixture, &release, "basename -z unpacked/lib/modules/*");
+	run_script(fixture, &release, "basename -z unpacked/lib/modules/*");
 	assert_string_equal(k.release, buf_str(&release));
 	assert_int_equal(k.image.format, KERNEL_BZIMAGE);
 	assert_non_null(k.modules);
@@ -96,7 +84,7 @@ static void test_debian_cloud_kernel(void **state)
 
 	/* dpkg-deb counts the same files. */
 	(void)snprintf(script, sizeof(script), "dpkg-deb -c '%s/kernel.deb' | grep -c '^-.* \\./\\(usr/\\)*lib/modules/'", fixture);
-	run_in(workdir, &count, script);
+	run_script(workdir, &count, script);
 	assert_int_equal(module_tree_paths(k.modules)->n, strtoul(buf_str(&count), NULL, 10));
 
 	if (modules_plan(k.modules, k.release, modules_for_boot, &plan, &e) < 0)
@@ -125,8 +113,8 @@ static void test_agrees_with_depmod(void **state)
 	open_real(&k);
 	(void)snprintf(script, sizeof(script),
 		"r=%s; mkdir -p dep/lib/modules; cp -r \"$(ls -d real-*/modules | head -1)\" dep/lib/modules/$r\n"
-		"PATH=$PATH:/sbin:/usr/sbin depmod -b dep $r; cat dep/lib/modules/$r/modules.dep", k.release);
-	run_in(workdir, &dep, script);
+		"depmod -b dep $r; cat dep/lib/modules/$r/modules.dep", k.release);
+	run_script(workdir, &dep, script);
 	for (size_t i = 0; wanted[i]; i++) {
 		const char *const one[] = { wanted[i], NULL };
 		_cleanup_module_plan_ struct module_plan plan = { 0 };
@@ -192,7 +180,7 @@ static void make_tree(const char *script)
 
 	(void)snprintf(full, sizeof(full), "rm -rf tree; mkdir -p tree/kernel/a tree/kernel/crypto tree/updates; cd tree\n%s%s",
 		MAKE_KO, script);
-	run_in(workdir, NULL, full);
+	run_script(workdir, NULL, full);
 }
 
 static struct module_tree *open_tree(const char *name)
@@ -307,7 +295,7 @@ static void test_installed_tree(void **state)
 	struct err e = ERR_INIT;
 
 	(void)state;
-	run_in(workdir, NULL, "rm -rf inst; mkdir -p inst/lib/modules/6.1.0/kernel inst/lib/modules/6.2.0/kernel; "
+	run_script(workdir, NULL, "rm -rf inst; mkdir -p inst/lib/modules/6.1.0/kernel inst/lib/modules/6.2.0/kernel; "
 			      "echo 1 >inst/lib/modules/6.1.0/kernel/x; echo 2 >inst/lib/modules/6.2.0/kernel/y; mkdir empty");
 	fd = open_in(workdir, "inst", O_RDONLY | O_DIRECTORY);
 	assert_int_equal(module_tree_open_dir(fd, NULL, &t, &e), -ENOTUNIQ);
@@ -328,24 +316,10 @@ static void test_installed_tree(void **state)
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR"), *argv[] = { "tests/fixtures/kernel-deb.sh", NULL };
-	struct process_options options = { .argv = argv, .working_dirfd = -1 };
-	_cleanup_buf_ struct buf out = BUF_INIT(sizeof(fixture) - 1), text = BUF_INIT(1 << 20);
-	_cleanup_strv_ struct strv env = { 0 };
-	static const char *const kept[] = { "PATH", "HOME", "TMPDIR", "IMGBUILD_TEST_CACHE", "IMGBUILD_TEST_MIRROR", "XDG_CACHE_HOME" };
-	struct err e = ERR_INIT;
-	int status = -1;
+	const char *tmp = getenv("TMPDIR");
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-		if (getenv(kept[i]) && strv_addf(&env, "%s=%s", kept[i], getenv(kept[i])) < 0)
-			return -1;
-	options.env = (const char *const *)env.items;
-	if (process_run(&options, &out, &text, 300000, &status, &e) < 0 || status != 0) {
-		print_error("tests/fixtures/kernel-deb.sh: %s%s\n", e.message, buf_str(&text));
-		return -1;
-	}
-	(void)snprintf(fixture, sizeof(fixture), "%.*s", (int)strcspn(buf_str(&out), "\n"), buf_str(&out));
+	kernel_fixture(fixture, sizeof(fixture));
 	(void)snprintf(workdir, sizeof(workdir), "%s/imgbuild-test-modules-XXXXXX", tmp ? tmp : "/tmp");
 	return mkdtemp(workdir) ? 0 : -1;
 }
