@@ -85,7 +85,7 @@ $(BUILD)/imgbuild-engine: $(BUILD)/obj/builder/cli/engine_main.o $(BUILD)/libimg
 # The guest's init: static, small, without sanitizers (it is process 1 of another machine). It is put into the engine
 # as data. The one for the other architecture is built where a cross compiler is; without, it is empty, and the engine
 # says so when it is needed.
-INIT_FLAGS = -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) $(WERROR) -Os -static -fno-pie -no-pie -ffunction-sections \
+INIT_FLAGS = -I. -D_GNU_SOURCE -std=gnu17 $(WARNINGS) $(WERROR) -Os -static -fno-pie -ffunction-sections \
 	-Wl,--gc-sections,--build-id=none -s
 
 $(BUILD)/init-amd64: CC_INIT = $(if $(filter aarch64,$(shell uname -m)),x86_64-linux-gnu-gcc,$(CC))

@@ -30,6 +30,7 @@ struct cpio {
 	uint8_t *buffer; /* small writes are gathered here */
 	size_t buffered;
 	int write_error; /* negative errno of the first failed write; libarchive would reword it */
+	bool discard;	 /* write nothing any more */
 	uint64_t archive_bytes;
 	uint64_t content_bytes;
 	int64_t n_members;
@@ -119,6 +120,8 @@ static la_ssize_t on_write(struct archive *a, void *opaque, const void *bytes, s
 
 	bool large = len >= WRITE_BUFFER_BYTES / 2;
 
+	if (c->discard)
+		return (la_ssize_t)len;
 	if (large || len > WRITE_BUFFER_BYTES - c->buffered)
 		r = flush_buffer(c);
 	if (r == 0 && large) {
@@ -477,8 +480,8 @@ void cpio_free(struct cpio *c)
 	if (!c)
 		return;
 	if (c->archive) {
-		/* Freeing closes, and closing would write the trailer to a descriptor that is no longer ours. */
-		(void)archive_write_fail(c->archive);
+		/* Freeing closes, and closing would write a trailer to an archive that is to stay without one. */
+		c->discard = true;
 		(void)archive_write_free(c->archive);
 	}
 	for (size_t i = 0; i < c->names.n_slots; i++)

@@ -25,7 +25,11 @@
 
 #define SETUP_STEP "setup"
 #define WATCH_INTERVAL_MS 200
-#define FULL_BELOW_BYTES (256u << 10) /* less than this free at some moment: what failed, failed for space */
+/* A filesystem is full when less than this is free beyond what ext4 keeps for itself: 2 % of its blocks, at most 4096.
+ * SOURCE: linux fs/ext4/super.c, ext4_calculate_resv_clusters. */
+#define FULL_BELOW_BYTES (256u << 10)
+#define EXT4_KEPT_SHARE 50
+#define EXT4_KEPT_BLOCKS 4096
 #define ENOSPC_TEXT "No space left on device"
 
 /* --- inside: the step's first process --- */
@@ -172,7 +176,7 @@ struct watch {
 	size_t n_pending;
 	size_t enospc_matched; /* how much of ENOSPC_TEXT the output's end matches */
 	bool said_enospc;
-	uint64_t least_free_bytes;
+	bool was_full; /* the image's filesystem, at some moment */
 	struct fail *fail;
 };
 
@@ -193,12 +197,12 @@ static void look_at_space(struct watch *w)
 	struct statfs st;
 
 	if (statfs(TARGET_PATH, &st) == 0) {
-		uint64_t free_bytes = (uint64_t)st.f_bfree * (uint64_t)st.f_bsize;
+		uint64_t share = (uint64_t)st.f_blocks / EXT4_KEPT_SHARE;
+		uint64_t kept = (share < EXT4_KEPT_BLOCKS ? share : EXT4_KEPT_BLOCKS) * (uint64_t)st.f_bsize;
 
-		if (st.f_files > 0 && st.f_ffree == 0)
-			free_bytes = 0; /* no inode left is no space either */
-		if (free_bytes < w->least_free_bytes)
-			w->least_free_bytes = free_bytes;
+		/* No inode left is no space either. */
+		if ((uint64_t)st.f_bfree * (uint64_t)st.f_bsize < kept + FULL_BELOW_BYTES || (st.f_files > 0 && st.f_ffree == 0))
+			w->was_full = true;
 	}
 }
 
@@ -359,11 +363,11 @@ static void refine_failure(const struct watch *w, uint64_t oom_kills, struct fai
 		(void)snprintf(f->reason, sizeof(f->reason), "oom");
 		(void)snprintf(f->text, sizeof(f->text), "the guest ran out of memory and the kernel killed %llu process(es)%s%.1000s",
 			(unsigned long long)oom_kills, text[0] ? "; " : "", text);
-	} else if (f->reason[0] && (w->least_free_bytes < FULL_BELOW_BYTES || w->said_enospc) &&
+	} else if (f->reason[0] && (w->was_full || w->said_enospc) &&
 		(strcmp(f->reason, "exit") == 0 || strcmp(f->reason, "signal") == 0 || strcmp(f->reason, "internal") == 0)) {
 		(void)snprintf(f->reason, sizeof(f->reason), "enospc");
 		(void)snprintf(f->text, sizeof(f->text), "%.1000s; %s", text,
-			w->least_free_bytes < FULL_BELOW_BYTES ? "the image's filesystem was full" :
+			w->was_full ? "the image's filesystem was full" :
 				"a program said that no space was left (/tmp and /run are in memory)");
 	}
 }
@@ -371,7 +375,7 @@ static void refine_failure(const struct watch *w, uint64_t oom_kills, struct fai
 int step_run(struct channel *c, const struct verb *step, const struct verb *first, size_t n, int64_t clock_seconds, struct fail *f)
 {
 	const char *name = step->fields[0];
-	struct watch w = { .channel = c, .name = name, .control_fd = -1, .output_fd = -1, .least_free_bytes = UINT64_MAX, .fail = f };
+	struct watch w = { .channel = c, .name = name, .control_fd = -1, .output_fd = -1, .fail = f };
 	struct scaffold scaffold = { 0 };
 	int control[2], output[2], control_fd, output_fd, status = 0;
 	uint64_t start = now_ms(), ooms = count_oom_kills();
