@@ -58,7 +58,7 @@ char *err_sanitize(char *dst, size_t dst_size, const char *src, size_t len)
 	return dst;
 }
 
-static void err_fill(struct err *e, int code, const char *file, int line, const char *fmt, va_list ap)
+static _printf_(5, 0) void err_fill(struct err *e, int code, const char *file, int line, const char *fmt, va_list ap)
 {
 	char raw[ERR_MESSAGE_MAX_BYTES];
 	int n;

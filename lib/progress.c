@@ -4,7 +4,8 @@
 #include <stdarg.h>
 #include <string.h>
 
-static void emit_text(struct progress *p, enum progress_event_kind kind, const char *stage, const char *fmt, va_list ap)
+static _printf_(4, 0) void emit_text(
+	struct progress *p, enum progress_event_kind kind, const char *stage, const char *fmt, va_list ap)
 {
 	char raw[1024], clean[1024];
 	int n;
