@@ -232,8 +232,8 @@ static int convert_partition(struct fdisk_context *cxt, struct fdisk_partition *
 			"%llu sectors, the disk has %llu",
 			ret->number, (unsigned long long)start, (unsigned long long)size,
 			(unsigned long long)(disk_bytes / t->sector_bytes));
-	copy_lower(ret->partuuid, sizeof(ret->partuuid), fdisk_partition_get_uuid(pa));
 	if (t->kind == PARTITION_TABLE_GPT) {
+		copy_lower(ret->partuuid, sizeof(ret->partuuid), fdisk_partition_get_uuid(pa));
 		copy_lower(ret->type, sizeof(ret->type), type ? fdisk_parttype_get_string(type) : NULL);
 		(void)err_sanitize(ret->name, sizeof(ret->name), name ? name : "", name ? strlen(name) : 0);
 		if (fdisk_gpt_get_partition_attrs(cxt, fdisk_partition_get_partno(pa), &ret->attrs) < 0)
@@ -241,6 +241,9 @@ static int convert_partition(struct fdisk_context *cxt, struct fdisk_partition *
 	} else {
 		(void)snprintf(ret->type, sizeof(ret->type), "0x%02x", type ? fdisk_parttype_get_code(type) : 0);
 		ret->attrs = fdisk_partition_is_bootable(pa) ? 0x80 : 0;
+		/* What Linux calls it, as in root=PARTUUID=. */
+		if (t->disk_id[0])
+			(void)snprintf(ret->partuuid, sizeof(ret->partuuid), "%.8s-%02x", t->disk_id, ret->number);
 	}
 	return 0;
 }

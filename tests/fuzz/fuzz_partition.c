@@ -13,22 +13,23 @@ struct fuzz_disk {
 	size_t head, tail;
 };
 
+/* Copy what of [from, from + size) lies within the read. */
+static void put(uint8_t *out, size_t len, uint64_t offset, const uint8_t *bytes, size_t size, uint64_t from)
+{
+	uint64_t lo = from > offset ? from : offset, hi = from + size < offset + len ? from + size : offset + len;
+
+	if (lo < hi)
+		memcpy(out + (lo - offset), bytes + (lo - from), (size_t)(hi - lo));
+}
+
 static int fuzz_read(struct blockdev *dev, void *buf, size_t len, uint64_t offset, struct err *e)
 {
 	struct fuzz_disk *d = (struct fuzz_disk *)dev;
-	uint8_t *out = buf;
 
 	(void)e;
-	for (size_t i = 0; i < len; i++) {
-		uint64_t at = offset + i;
-
-		if (at < d->head)
-			out[i] = d->data[at];
-		else if (at >= dev->size_bytes - d->tail)
-			out[i] = d->data[d->head + (size_t)(at - (dev->size_bytes - d->tail))];
-		else
-			out[i] = 0;
-	}
+	memset(buf, 0, len);
+	put(buf, len, offset, d->data, d->head, 0);
+	put(buf, len, offset, d->data + d->head, d->tail, dev->size_bytes - d->tail);
 	return 0;
 }
 
