@@ -48,6 +48,9 @@ static void take_option(struct boot_options *o, const char *word)
 		if (strncmp(word, keys[i].key, len) == 0)
 			(void)snprintf((char *)o + keys[i].offset, keys[i].size, "%s", word + len);
 	}
+	/* These speak of the initrd's own root, and say nothing about the disk. */
+	if (strcmp(o->fstype, "ramfs") == 0 || strcmp(o->fstype, "tmpfs") == 0)
+		o->fstype[0] = '\0';
 	if (strcmp(word, "rw") == 0)
 		o->read_write = true;
 	else if (strcmp(word, "ro") == 0)
