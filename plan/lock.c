@@ -2,6 +2,7 @@
 #include "plan/lock_internal.h"
 #include "plan/syntax.h"
 
+#include <assert.h>
 #include <string.h>
 
 void lock_blob_release(struct lock_blob *b)
@@ -303,6 +304,7 @@ int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const 
 			return r;
 	}
 	source = find_slot(a, slot);
+	assert(source);
 	lock_blob_release(&source->blob);
 	source->blob = copy;
 	copy = (struct lock_blob){ 0 };
