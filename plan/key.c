@@ -251,6 +251,26 @@ static int put_files(const struct maker *m, json_t *document)
 	return r < 0 ? r : put(m, document, "inputs", take_ptr(inputs));
 }
 
+/* The document is shown to people and kept in manifests: of a password's hash it holds a digest only. */
+static json_t *json_of_password(const struct maker *m, const struct plan_user *u)
+{
+	struct digest digest;
+
+	switch (u->password) {
+	case PLAN_PASSWORD_UNCHANGED:
+		return json_null();
+	case PLAN_PASSWORD_LOCKED:
+		return json_string("locked");
+	case PLAN_PASSWORD_EMPTY:
+		return json_string("empty");
+	case PLAN_PASSWORD_HASH:
+		break;
+	}
+	if (digest_bytes(DIGEST_SHA256, u->password_hash, strlen(u->password_hash), &digest, m->e) < 0)
+		return NULL;
+	return json_pack("{s:o}", "sha256", json_of_digest(&digest));
+}
+
 static int put_users(const struct maker *m, json_t *document)
 {
 	_cleanup_json_ json_t *users = json_object();
@@ -259,14 +279,10 @@ static int put_users(const struct maker *m, json_t *document)
 		return out_of_memory(m->e);
 	for (size_t i = 0; i < m->plan->n_users; i++) {
 		const struct plan_user *u = &m->plan->users[i];
-		json_t *password = u->password == PLAN_PASSWORD_HASH   ? json_string(u->password_hash)
-				   : u->password == PLAN_PASSWORD_LOCKED ? json_string("locked")
-				   : u->password == PLAN_PASSWORD_EMPTY	 ? json_string("empty")
-									 : json_null();
 
 		if (json_object_set_new(users, u->name,
 			    json_pack("{s:o, s:o}", "authorized_keys", json_of_strv(&u->authorized_keys), "password",
-				    password)) < 0)
+				    json_of_password(m, u))) < 0)
 			return out_of_memory(m->e);
 	}
 	return put(m, document, "users", take_ptr(users));

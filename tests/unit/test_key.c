@@ -1,0 +1,357 @@
+/* The key: every field of the schema is mutated, and the key must change, or must not, as the schema declares. */
+#include "plan_fixture.h"
+#include "plan/json.h"
+#include "plan/toml.h"
+
+#define HEX_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define HEX_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+/* Bases and kernels of each way. */
+#define URLS                                                                                                 \
+	"[base]\npartition = 1\n[base.amd64]\nurl = \"https://example.org/b\"\n"                                     \
+	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\ncmdline = \"quiet\"\n"
+#define SHA512S                                                                                              \
+	"[base.amd64]\nurl = \"https://example.org/b\"\nsha512 = \"" HEX_A HEX_A "\"\n"                             \
+	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\nsha512 = \"" HEX_B HEX_A "\"\n"
+#define SHA256S                                                                                              \
+	"[base.amd64]\nurl = \"https://example.org/b\"\nsha256 = \"" HEX_A "\"\n"                                   \
+	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\nsha256 = \"" HEX_B "\"\n"
+#define LOCALS "[base.amd64]\nurl = \"a.img\"\n[kernel.amd64]\nfile = \"k\"\nmodules = \"modules\"\n"
+#define LOCAL_PATH "[base.amd64]\nurl = \"a.img\"\n[kernel.amd64]\nurl = \"\"\nlocal_path = \"k\"\n"
+#define PACKAGE "[base.amd64]\nurl = \"https://example.org/b\"\n[kernel.amd64]\npackage = \"linux-image-a\"\n"
+#define FROM_BASE "[base.amd64]\nurl = \"https://example.org/b\"\n[kernel.amd64]\nfrom = \"base\"\n"
+#define IGNORED                                                                                              \
+	"[base]\nversion = \"1\"\ncodename = \"x\"\n[base.amd64]\nurl = \"https://example.org/b\"\n"                 \
+	"[paths]\na = 1\n[kernel_profiles.n.amd64]\nb = 1\n"
+
+static const char rest[] =
+	"[packages]\nrun = [\"podman\", \"crun\"]\n[packages.amd64]\nboot = [\"grub-pc\"]\n"
+	"[apt]\nremove = [\"snapd\"]\nrecommends = false\nsnapshot = \"20261101T000000Z\"\ndebs = [\"x_1_amd64.deb\", \"y.deb\"]\n"
+	"[[apt.repository]]\nuri = \"https://example.org/d\"\nsuite = \"stable\"\ncomponents = [\"main\"]\nkey = \"key.asc\"\n"
+	"[services]\nenable = [\"chrony\"]\ndisable = [\"snapd\"]\nmask = [\"apt-daily.timer\"]\n"
+	"[files.\"/etc/text\"]\ncontent = \"text\"\nmode = \"0600\"\nowner = \"daemon:adm\"\n"
+	"[files.\"/etc/tool\"]\nsource = \"tool\"\n"
+	"[files.\"/etc/tree\"]\nsource = \"tree\"\n"
+	"[files.\"/etc/url\"]\nurl = \"https://example.org/f\"\n"
+	"[files.\"/etc/pinned\"]\nurl = \"https://example.org/g\"\nsha256 = \"" HEX_A "\"\n"
+	"[inputs.local]\nsource = \"tree\"\n"
+	"[inputs.url]\nurl = \"https://example.org/i\"\n"
+	"[inputs.pinned]\nurl = \"https://example.org/j\"\nsha256 = \"" HEX_B "\"\n"
+	"[users.root]\nauthorized_keys = [\"ssh-ed25519 AAAA\"]\npassword = \"locked\"\n"
+	"[fstab]\nremove_patterns = [\"LABEL=BOOT\"]\nkeep = false\n"
+	"[cleanup]\nremove_dirs = [\"/usr/share/doc/*\"]\n"
+	"[image]\nsize = \"4G\"\nlabel = \"one\"\nhostname = \"one\"\n"
+	"[provision]\nmemory = \"2G\"\ncpus = 2\nstall_timeout = \"120s\"\n";
+
+#define SCRIPT "[setup]\nscript = \"true\"\n"
+#define SCRIPT_FILE "[setup]\nfile = \"setup.sh\"\n"
+
+/* For each field of the schema at least one text to replace in a plan. */
+static const struct mutation {
+	const char *field, *head, *from, *to;
+} mutations[] = {
+	{ "name", "name = \"a\"\n" URLS, "name = \"a\"", "name = \"b\"" },
+	{ "base.partition", URLS, "partition = 1", "partition = 2" },
+	{ "base.partition", URLS, "partition = 1", "partition = \"LABEL=1\"" },
+	{ "base.version", IGNORED, "version = \"1\"", "version = \"2\"" },
+	{ "base.codename", IGNORED, "codename = \"x\"", "codename = \"y\"" },
+	{ "base.ARCH.url", URLS, "example.org/b", "example.org/b2" },
+	{ "base.ARCH.sha256", SHA256S, HEX_A, HEX_B },
+	{ "base.ARCH.sha512", SHA512S, HEX_A HEX_A, HEX_B HEX_B },
+	{ "kernel.ARCH.url", URLS, "example.org/k", "example.org/k2" },
+	{ "kernel.ARCH.path", URLS, "opt/vmlinux", "opt/vmlinux2" },
+	{ "kernel.ARCH.sha256", SHA256S, "sha256 = \"" HEX_B, "sha256 = \"" HEX_A },
+	{ "kernel.ARCH.sha512", SHA512S, HEX_B HEX_A, HEX_B HEX_B },
+	{ "kernel.ARCH.package", PACKAGE, "linux-image-a", "linux-image-b" },
+	{ "kernel.ARCH.file", LOCALS, "file = \"k\"", "file = \"k2\"" },
+	{ "kernel.ARCH.local_path", LOCAL_PATH, "local_path = \"k\"", "local_path = \"k2\"" },
+	{ "kernel.ARCH.modules", LOCALS, "\"modules\"", "\"modules2\"" },
+	{ "kernel.ARCH.modules", LOCALS, "modules = \"modules\"", "" },
+	{ "kernel.ARCH.from", FROM_BASE, "from = \"base\"", "url = \"https://example.org/k\"\npath = \"opt/vmlinux\"" },
+	{ "kernel.ARCH.cmdline", URLS, "quiet", "verbose" },
+	{ "packages.*", URLS, "\"crun\"", "\"runc\"" },
+	{ "packages.ARCH.*", URLS, "grub-pc", "grub-efi" },
+	{ "apt.remove", URLS, "remove = [\"snapd\"]", "remove = []" },
+	{ "apt.recommends", URLS, "recommends = false", "recommends = true" },
+	{ "apt.snapshot", URLS, "20261101T000000Z", "20261101T000001Z" },
+	{ "apt.debs", URLS, "\"y.deb\"", "" },
+	{ "apt.repository[].uri", URLS, "example.org/d", "example.org/d2" },
+	{ "apt.repository[].suite", URLS, "\"stable\"", "\"testing\"" },
+	{ "apt.repository[].components", URLS, "[\"main\"]", "[\"main\", \"contrib\"]" },
+	{ "apt.repository[].key", URLS, "\"key.asc\"", "\"key2.asc\"" },
+	{ "services.enable", URLS, "\"chrony\"", "\"ntpsec\"" },
+	{ "services.disable", URLS, "disable = [\"snapd\"]", "disable = []" },
+	{ "services.mask", URLS, "apt-daily.timer", "apt-daily.service" },
+	{ "files.*.content", URLS, "content = \"text\"", "content = \"texT\"" },
+	{ "files.*.source", URLS, "source = \"tool\"", "source = \"tool2\"" },
+	{ "files.*.source", URLS, "[files.\"/etc/tree\"]\nsource = \"tree\"", "[files.\"/etc/tree\"]\nsource = \"tree2\"" },
+	{ "files.*.source", URLS, "/etc/tool", "/etc/tool-elsewhere" },
+	{ "files.*.url", URLS, "example.org/f", "example.org/f2" },
+	{ "files.*.sha256", URLS, HEX_A, HEX_B },
+	{ "files.*.mode", URLS, "0600", "0601" },
+	{ "files.*.mode", URLS, "source = \"tree\"", "source = \"tree\"\nmode = \"0600\"" },
+	{ "files.*.owner", URLS, "daemon:adm", "daemon:daemon" },
+	{ "files.*.owner", URLS, "daemon:adm", "root:adm" },
+	{ "inputs.*.source", URLS, "[inputs.local]\nsource = \"tree\"", "[inputs.local]\nsource = \"tree2\"" },
+	{ "inputs.*.source", URLS, "[inputs.local]", "[inputs.renamed]" },
+	{ "inputs.*.url", URLS, "example.org/i", "example.org/i2" },
+	{ "inputs.*.sha256", URLS, HEX_B, HEX_A },
+	{ "users.*.authorized_keys", URLS, "AAAA", "AAAB" },
+	{ "users.*.password", URLS, "\"locked\"", "\"empty\"" },
+	{ "users.*.password", URLS, "\"locked\"", "\"$6$a$b\"" },
+	{ "fstab.remove_patterns", URLS, "LABEL=BOOT", "LABEL=UEFI" },
+	{ "fstab.keep", URLS, "keep = false", "keep = true" },
+	{ "setup.script", URLS SCRIPT, "\"true\"", "\"false\"" },
+	{ "setup.file", URLS SCRIPT_FILE, "setup.sh", "setup2.sh" },
+	{ "cleanup.remove_dirs", URLS, "share/doc", "share/man" },
+	{ "image.size", URLS, "4G", "5G" },
+	{ "image.label", URLS, "label = \"one\"", "label = \"two\"" },
+	{ "image.hostname", URLS, "hostname = \"one\"", "hostname = \"two\"" },
+	{ "provision.memory", URLS, "memory = \"2G\"", "memory = \"3G\"" },
+	{ "provision.cpus", URLS, "cpus = 2", "cpus = 3" },
+	{ "provision.stall_timeout", URLS, "\"120s\"", "\"121s\"" },
+	{ "paths", IGNORED, "a = 1", "a = 2" },
+	{ "kernel_profiles", IGNORED, "b = 1", "b = 2" },
+};
+
+static void replace_once(struct buf *out, const char *text, const char *from, const char *to)
+{
+	const char *at = strstr(text, from);
+
+	if (!at)
+		fail_msg("the plan has no `%s`", from);
+	buf_reset(out);
+	assert_int_equal(buf_append(out, text, (size_t)(at - text)), 0);
+	assert_int_equal(buf_append_str(out, to), 0);
+	assert_int_equal(buf_append_str(out, at + strlen(from)), 0);
+}
+
+static int key_with(const struct answered *a, const struct lock *lock, struct digest *ret)
+{
+	struct err e = ERR_INIT;
+	int r = key_compute(a->plan, lock, ARCH_AMD64, &a->locals, ret, NULL, &e);
+
+	if (r < 0 && r != -ENOKEY)
+		fail_msg("%s", e.message);
+	return r;
+}
+
+static void key_of(const struct fixture *f, const char *text, struct digest *ret)
+{
+	_cleanup_answered_ struct answered a = { 0 };
+
+	fixture_load(f, text, ARCH_AMD64, &a);
+	fixture_answer(&a, ARCH_AMD64, "one");
+	assert_int_equal(key_with(&a, &a.lock, ret), 0);
+}
+
+static void try_mutation(const struct fixture *f, const struct mutation *m, enum plan_key_role role)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(1 << 16), changed = BUF_INIT(1 << 16);
+	_cleanup_answered_ struct answered before = { 0 }, after = { 0 };
+	struct digest key, other;
+	int r;
+
+	assert_int_equal(buf_appendf(&text, "%s%s", m->head, rest), 0);
+	replace_once(&changed, buf_str(&text), m->from, m->to);
+	fixture_load(f, buf_str(&text), ARCH_AMD64, &before);
+	fixture_answer(&before, ARCH_AMD64, "one");
+	assert_int_equal(key_with(&before, &before.lock, &key), 0);
+	fixture_load(f, buf_str(&changed), ARCH_AMD64, &after);
+
+	/* With the lock as it was. */
+	r = key_with(&after, &before.lock, &other);
+	if (role == PLAN_KEY_OUT && (r < 0 || !digest_equal(&key, &other)))
+		fail_msg("%s is out of the key, and `%s` changed it", m->field, m->to);
+	if (role == PLAN_KEY_IN && r == 0 && digest_equal(&key, &other))
+		fail_msg("%s is in the key, and `%s` did not change it", m->field, m->to);
+	if (role == PLAN_KEY_BY_ANSWER && r != -ENOKEY)
+		fail_msg("%s is part of a question, and `%s` did not ask another", m->field, m->to);
+
+	/* With the same answers to the questions there are now, and with others. */
+	fixture_answer(&after, ARCH_AMD64, "one");
+	assert_int_equal(key_with(&after, &after.lock, &other), 0);
+	if (digest_equal(&key, &other) != (role != PLAN_KEY_IN))
+		fail_msg("%s: the same answers %s the key", m->field, role == PLAN_KEY_IN ? "kept" : "changed");
+	fixture_answer(&after, ARCH_AMD64, "two");
+	assert_int_equal(key_with(&after, &after.lock, &other), 0);
+	assert_false(digest_equal(&key, &other));
+}
+
+static void every_field_does_to_the_key_what_it_declares(void **state)
+{
+	struct plan_schema_field field;
+	size_t tried = 0;
+
+	for (size_t i = 0; plan_schema_field(i, &field); i++) {
+		bool any = false;
+
+		for (size_t k = 0; k < ARRAY_SIZE(mutations); k++)
+			if (strcmp(mutations[k].field, field.path) == 0) {
+				try_mutation(*state, &mutations[k], field.role);
+				any = true;
+				tried++;
+			}
+		if (!any)
+			fail_msg("the field %s has no mutation in this test", field.path);
+	}
+	assert_int_equal(tried, ARRAY_SIZE(mutations));
+}
+
+/* Two spellings of one image. */
+static const struct {
+	const char *head, *from, *to;
+} spellings[] = {
+	{ URLS, "[\"podman\", \"crun\"]", "[ \"crun\", \"podman\", \"crun\" ]" },
+	{ URLS, "run = [\"podman\", \"crun\"]", "a = [\"podman\"]\nb = [\"crun\"]" },
+	{ URLS, "\"chrony\"", "\"chrony.service\"" },
+	{ URLS, "size = \"4G\"", "size = \"4096M\" # four" },
+	{ URLS, "mode = \"0600\"", "mode = \"600\"" },
+	{ URLS, "label = \"one\"\nhostname = \"one\"", "hostname = 'one'\n\"label\" = \"one\"" },
+	{ URLS, "\"y.deb\"", "\"y.deb@moved\"" },
+	{ URLS, "\"key.asc\"", "\"key.asc@moved\"" },
+	{ URLS, "source = \"tool\"", "source = \"tool@moved\"" },
+	{ URLS, "https://example.org/g", "http://mirror.example.org/other" },
+	{ URLS, "https://example.org/b", "https://user:word@example.org/b" },
+	{ URLS, "opt/vmlinux", "./opt/vmlinux" },
+	{ URLS, "[files.\"/etc/tool\"]\nsource = \"tool\"", "[files.\"/etc/tool\"]\nmode = \"0644\"\nsource = \"tool\"" },
+	{ LOCALS, "\"a.img\"", "\"file:a.img@moved\"" },
+	{ LOCALS, "file = \"k\"", "url = \"k@moved\"" },
+	{ LOCALS, "\"modules\"", "\"modules@moved\"" },
+	{ SHA256S, "https://example.org/b", "https://elsewhere.example.org/c" },
+	{ SHA256S, HEX_A, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" },
+	{ FROM_BASE, "from = \"base\"", "" },
+};
+
+static void spelling_does_not_matter(void **state)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(spellings); i++) {
+		_cleanup_buf_ struct buf text = BUF_INIT(1 << 16), changed = BUF_INIT(1 << 16);
+		struct digest key, other;
+
+		assert_int_equal(buf_appendf(&text, "%s%s", spellings[i].head, rest), 0);
+		replace_once(&changed, buf_str(&text), spellings[i].from, spellings[i].to);
+		key_of(*state, buf_str(&text), &key);
+		key_of(*state, buf_str(&changed), &other);
+		if (!digest_equal(&key, &other))
+			fail_msg("`%s` is another key than `%s`", spellings[i].to, spellings[i].from);
+	}
+}
+
+static void a_script_is_its_bytes(void **state)
+{
+	struct digest inline_key, file_key;
+
+	/* The digest of a fixture's file is that of its path. */
+	key_of(*state, LOCALS "[setup]\nscript = \"setup.sh\"\n", &inline_key);
+	key_of(*state, LOCALS SCRIPT_FILE, &file_key);
+	assert_true(digest_equal(&inline_key, &file_key));
+	key_of(*state, LOCALS "[files.\"/a\"]\ncontent = \"tool\"\n", &inline_key);
+	key_of(*state, LOCALS "[files.\"/a\"]\nsource = \"tool\"\n", &file_key);
+	assert_true(digest_equal(&inline_key, &file_key));
+}
+
+static void an_executable_source_has_another_mode(void **state)
+{
+	const struct fixture *f = *state;
+	struct digest plain, executable, explicit;
+
+	key_of(f, LOCALS "[files.\"/a\"]\nsource = \"tool2\"\n", &plain);
+	assert_int_equal(fchmodat(f->fd, "tool2", 0755, 0), 0);
+	key_of(f, LOCALS "[files.\"/a\"]\nsource = \"tool2\"\n", &executable);
+	key_of(f, LOCALS "[files.\"/a\"]\nsource = \"tool2\"\nmode = \"0755\"\n", &explicit);
+	assert_false(digest_equal(&plain, &executable));
+	assert_true(digest_equal(&executable, &explicit));
+}
+
+static void each_architecture_has_its_key(void **state)
+{
+	static const char both[] = "[base.amd64]\nurl = \"a.img\"\n[base.arm64]\nurl = \"a.img\"\n"
+				   "[kernel.amd64]\nfile = \"k\"\n[kernel.arm64]\nfile = \"k\"\n";
+	struct digest keys[ARCH_COUNT];
+	struct err e = ERR_INIT;
+
+	for (unsigned a = 0; a < ARCH_COUNT; a++) {
+		_cleanup_answered_ struct answered answered = { 0 };
+
+		fixture_load(*state, both, (enum arch)a, &answered);
+		assert_int_equal(
+			key_compute(answered.plan, &answered.lock, (enum arch)a, &answered.locals, &keys[a], NULL, &e), 0);
+	}
+	assert_false(digest_equal(&keys[0], &keys[1]));
+}
+
+static void what_is_missing_is_named(void **state)
+{
+	static const struct {
+		const char *text, *said;
+	} cases[] = {
+		{ "[base.amd64]\nurl = \"https://example.org/b\"\n", "which base image it is" },
+		{ "[base.amd64]\nurl = \"a.img\"\n", "which kernel it is" },
+		{ LOCALS "[packages]\na = [\"podman\"]\n", "which packages they are" },
+		{ LOCALS "[files.\"/a\"]\nurl = \"https://example.org/f\"\n", "files:/a" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_answered_ struct answered a = { 0 };
+		struct err e = ERR_INIT;
+		struct digest key;
+
+		fixture_load(*state, cases[i].text, ARCH_AMD64, &a);
+		assert_int_equal(key_compute(a.plan, &a.lock, ARCH_AMD64, &a.locals, &key, NULL, &e), -ENOKEY);
+		if (!strstr(e.message, cases[i].said))
+			fail_msg("%s", e.message);
+	}
+}
+
+/* The document of a plan with everything in it, and its key, as they were when the epoch began. A change here makes every
+ * image in every cache a miss: it must be meant. */
+static void the_key_is_what_it_was(void **state)
+{
+	static const char want[] = "6eae7f97d571e0bac2b97d68f6729b53300eed423e6b26c0c84900a8bc26e167";
+	_cleanup_buf_ struct buf text = BUF_INIT(1 << 16);
+	_cleanup_answered_ struct answered a = { 0 };
+	_cleanup_json_ json_t *document = NULL;
+	char hex[DIGEST_HEX_SIZE];
+	struct err e = ERR_INIT;
+	struct digest key;
+
+	assert_int_equal(buf_appendf(&text, "%s%s%s", PACKAGE, rest, SCRIPT), 0);
+	fixture_load(*state, buf_str(&text), ARCH_AMD64, &a);
+	fixture_answer(&a, ARCH_AMD64, "one");
+	assert_int_equal(key_compute(a.plan, &a.lock, ARCH_AMD64, &a.locals, &key, &document, &e), 0);
+	if (strcmp(digest_hex(&key, hex), want) != 0) {
+		(void)json_dumpf(document, stderr, JSON_INDENT(2) | JSON_SORT_KEYS);
+		fail_msg("the key is %s", hex);
+	}
+}
+
+static void the_document_holds_no_password(void **state)
+{
+	_cleanup_answered_ struct answered a = { 0 };
+	_cleanup_json_ json_t *document = NULL;
+	_cleanup_free_ char *shown = NULL;
+	struct err e = ERR_INIT;
+	struct digest key;
+
+	fixture_load(*state, LOCALS "[users.root]\npassword = \"$6$salt$hash\"\n", ARCH_AMD64, &a);
+	assert_int_equal(key_compute(a.plan, &a.lock, ARCH_AMD64, &a.locals, &key, &document, &e), 0);
+	shown = json_dumps(document, 0);
+	assert_null(strstr(shown, "$6$"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_field_does_to_the_key_what_it_declares),
+		cmocka_unit_test(spelling_does_not_matter),
+		cmocka_unit_test(a_script_is_its_bytes),
+		cmocka_unit_test(an_executable_source_has_another_mode),
+		cmocka_unit_test(each_architecture_has_its_key),
+		cmocka_unit_test(what_is_missing_is_named),
+		cmocka_unit_test(the_key_is_what_it_was),
+		cmocka_unit_test(the_document_holds_no_password),
+	};
+
+	return cmocka_run_group_tests(tests, fixture_make, fixture_remove);
+}
