@@ -219,7 +219,7 @@ static int open_archive(struct input *in, enum disk_packing packing, bool tar, s
 		return err_set_kind(e, ERR_KIND_HOST, -EOPNOTSUPP, "this libarchive cannot unpack %s",
 			disk_packing_name(packing));
 	r = tar ? archive_read_support_format_tar(a) : archive_read_support_format_raw(a);
-	if (r != ARCHIVE_OK || archive_read_open(a, in, NULL, input_read, NULL) != ARCHIVE_OK)
+	if (r != ARCHIVE_OK || archive_read_support_format_empty(a) != ARCHIVE_OK || archive_read_open(a, in, NULL, input_read, NULL) != ARCHIVE_OK)
 		return err_archive(e, a, in, "starting to unpack the disk image");
 	*ret = take_ptr(a);
 	return 0;

@@ -57,8 +57,12 @@ __attribute__((unused)) static void shell(struct buf *out, const char *script)
 __attribute__((unused)) static int open_in_test_dir(const char *name, int flags)
 {
 	_cleanup_close_ int dir = open(test_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int fd = openat(dir, name, flags | O_CLOEXEC, 0644);
+	int fd;
 
+	/* A new file, not a truncated one: ext4 flushes those to the disk when they are closed. */
+	if (flags & O_TRUNC)
+		(void)unlinkat(dir, name, 0);
+	fd = openat(dir, name, flags | O_CLOEXEC, 0644);
 	assert_true(fd >= 0);
 	return fd;
 }
