@@ -156,6 +156,7 @@ int apt_keyring_add(struct apt_keyring *k, const void *bytes, size_t len, const 
 	struct err *e)
 {
 	char hex[DIGEST_HEX_SIZE];
+	size_t before = k->packets.len;
 	struct digest d;
 	int r;
 
@@ -176,8 +177,10 @@ int apt_keyring_add(struct apt_keyring *k, const void *bytes, size_t len, const 
 		r = err_set(e, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = digest_bytes(DIGEST_SHA256, bytes, len, &d, e);
-	if (r < 0)
+	if (r < 0) {
+		k->packets.len = before;
 		return err_wrap(e, "reading the keys in `%s`", label);
+	}
 	return strv_addf(&k->labels, "%s  %s", digest_hex(&d, hex), label) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
 }
 
@@ -199,15 +202,28 @@ static bool is_key_name(const char *name)
 	return apt_part_name_valid(name) && dot && (strcmp(dot, ".gpg") == 0 || strcmp(dot, ".asc") == 0);
 }
 
+/* A file that is no keyring, or a link that leads nowhere, adds no key; apt only warns of it, too. */
+static int add_if_usable(struct apt_keyring *k, const struct pkg_host_fs *fs, const char *path, struct progress *progress,
+	struct err *e)
+{
+	int r = apt_keyring_add_file(k, fs, path, progress, e);
+
+	if (r != -ENOENT && r != -EBADMSG)
+		return r;
+	if (r == -EBADMSG)
+		progress_warning(progress, "left out: %s", e->message);
+	err_clear(e);
+	return 0;
+}
+
 int apt_keyring_add_trusted(struct apt_keyring *k, const struct pkg_host_fs *fs, struct progress *progress, struct err *e)
 {
 	static const char dir[] = "/etc/apt/trusted.gpg.d";
 	_cleanup_strv_ struct strv names = { 0 };
-	int r = apt_keyring_add_file(k, fs, "/etc/apt/trusted.gpg", progress, e);
+	int r = add_if_usable(k, fs, "/etc/apt/trusted.gpg", progress, e);
 
-	if (r < 0 && r != -ENOENT)
+	if (r < 0)
 		return r;
-	err_clear(e);
 	r = fs->list_dir(fs->ctx, dir, &names, e);
 	if (r == -ENOENT) {
 		err_clear(e);
@@ -225,12 +241,9 @@ int apt_keyring_add_trusted(struct apt_keyring *k, const struct pkg_host_fs *fs,
 			path = NULL;
 			return err_set(e, -ENOMEM, "out of memory");
 		}
-		r = apt_keyring_add_file(k, fs, path, progress, e);
-		/* A link that leads nowhere is no key. */
-		if (r < 0 && r != -ENOENT)
-			return r;
+		r = add_if_usable(k, fs, path, progress, e);
 		if (r < 0)
-			err_clear(e);
+			return r;
 	}
 	return 0;
 }

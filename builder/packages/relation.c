@@ -153,7 +153,7 @@ int deb_relations_parse(const char *text, size_t len, struct deb_relations *list
 		skip_blanks(&c);
 		if (!one.or_next && c.p < c.end && *c.p != ',')
 			return fail(&c, "`,` or `|`", e);
-		if (one.or_next && c.p >= c.end)
+		if (one.or_next && (c.p >= c.end || *c.p == ','))
 			return fail(&c, "an alternative", e);
 		r = append(list, &one, e);
 		if (r < 0)
