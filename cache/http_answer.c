@@ -52,6 +52,8 @@ static void read_content_range(struct http_answer *a, const char *p, const char 
 {
 	uint64_t start, last, total = HTTP_SIZE_UNKNOWN;
 
+	a->has_range = false; /* of two that contradict each other the last counts, whole */
+	a->total_bytes = HTTP_SIZE_UNKNOWN;
 	if (end - p < 6 || strncasecmp(p, "bytes ", 6) != 0)
 		return;
 	p += 6;
