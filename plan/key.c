@@ -138,6 +138,20 @@ static json_t *json_of_packages(const struct lock_packages *p)
 	return array;
 }
 
+/* What goes, and how: what the plan names is purged, what another package drives out keeps its configuration. */
+static json_t *json_of_removals(const struct maker *m, const struct lock_packages *p)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < p->removals.n; i++)
+		if (json_array_append_new(array, json_pack("{s:s, s:b}", "name", p->removals.items[i], "purge",
+							 strv_contains(&m->plan->apt.remove, p->removals.items[i]))) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
 static int put_packages(const struct maker *m, json_t *document)
 {
 	static const struct lock_packages none = { 0 };
@@ -170,7 +184,7 @@ static int put_packages(const struct maker *m, json_t *document)
 	if (r == 0)
 		r = put(m, document, "packages", json_of_packages(packages));
 	if (r == 0)
-		r = put(m, document, "removals", json_of_set(&packages->removals));
+		r = put(m, document, "removals", json_of_removals(m, packages));
 	return r < 0 ? r : put(m, document, "debs", json_of_set(&debs));
 }
 
@@ -321,8 +335,6 @@ static int put_settings(const struct maker *m, json_t *document)
 		r = put(m, document, "image", json_pack("{s:I, s:o, s:o}", "size", (json_int_t)p->image.size_bytes, "label",
 						      json_of_string(p->image.label), "hostname",
 						      json_of_string(p->image.hostname)));
-	if (r == 0)
-		r = put(m, document, "clock", json_integer((json_int_t)plan_clock_seconds(p)));
 	return r < 0 ? r : put(m, document, "arch", json_string(arch_name(m->arch)));
 }
 

@@ -2,7 +2,6 @@
 #include "lib/io.h"
 #include "plan/beneath.h"
 #include "plan/schema.h"
-#include "plan/syntax.h"
 #include "plan/toml.h"
 
 #include <fcntl.h>
@@ -234,15 +233,6 @@ int plan_require_arch(const struct plan *p, enum arch arch, struct err *e)
 	return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
 		"the plan `%s` describes no image for %s, only for %s: add [base.%s] with a url, or choose --arch %s", p->file,
 		arch_name(arch), has, arch_name(arch), has);
-}
-
-int64_t plan_clock_seconds(const struct plan *p)
-{
-	int64_t seconds = PLAN_DEFAULT_CLOCK_SECONDS;
-
-	if (p->apt.snapshot)
-		(void)syntax_parse_snapshot(p->apt.snapshot, &seconds);
-	return seconds;
 }
 
 int plan_packages(const struct plan *p, enum arch arch, struct strv *ret)

@@ -29,7 +29,6 @@
 #define PLAN_MAX_FAULTS 100
 #define PLAN_DEFAULT_IMAGE_SIZE_BYTES GIB(10)
 #define PLAN_DEFAULT_FILE_MODE 0644
-#define PLAN_DEFAULT_CLOCK_SECONDS INT64_C(1767225600) /* 2026-01-01T00:00:00Z */
 #define PLAN_LABEL_MAX_BYTES 16 /* s_volume_name of the ext superblock */
 
 /* Where bytes come from. Exactly one of url and path is set in a location that was given. */
@@ -218,10 +217,6 @@ static inline void plan_freep(struct plan **p)
 
 /* Check that the plan describes an image for this architecture. Returns 0, or -EINVAL with what it does describe. */
 int plan_require_arch(const struct plan *p, enum arch arch, struct err *e) _must_check_;
-
-/* The time that the guest's clock is set to while the image is made, in seconds since 1970: that of [apt] snapshot, else
- * PLAN_DEFAULT_CLOCK_SECONDS. It shows in the image (times of files), and so it is part of the key. */
-int64_t plan_clock_seconds(const struct plan *p);
 
 /* Append the packages asked for on this architecture to a zeroed list, sorted and without repetitions. */
 int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;

@@ -995,7 +995,7 @@ static const struct field repository_fields[] = {
 static const struct field apt_fields[] = {
 	LEAF("remove", BY_ANSWER, read_packages, offsetof(struct plan, apt.remove), ACCEPTS_PACKAGES),
 	LEAF("recommends", BY_ANSWER, read_boolean, offsetof(struct plan, apt.recommends), "true or false"),
-	LEAF("snapshot", IN, read_snapshot, offsetof(struct plan, apt.snapshot),
+	LEAF("snapshot", BY_ANSWER, read_snapshot, offsetof(struct plan, apt.snapshot),
 		"a time such as \"20261101T000000Z\", in UTC"),
 	LEAF("debs", IN, read_local_paths, offsetof(struct plan, apt.debs),
 		"a list of paths beneath the plan's folder"),

@@ -308,7 +308,7 @@ static void what_is_missing_is_named(void **state)
  * image in every cache a miss: it must be meant. */
 static void the_key_is_what_it_was(void **state)
 {
-	static const char want[] = "6eae7f97d571e0bac2b97d68f6729b53300eed423e6b26c0c84900a8bc26e167";
+	static const char want[] = "772a9f4b07715f4d3e1d24747cde14fce87cdf1b2a8c65b1d499c2d3598d07e2";
 	_cleanup_buf_ struct buf text = BUF_INIT(1 << 16);
 	_cleanup_answered_ struct answered a = { 0 };
 	_cleanup_json_ json_t *document = NULL;
@@ -324,6 +324,15 @@ static void the_key_is_what_it_was(void **state)
 		(void)json_dumpf(document, stderr, JSON_INDENT(2) | JSON_SORT_KEYS);
 		fail_msg("the key is %s", hex);
 	}
+}
+
+static void a_removal_that_the_plan_names_is_another(void **state)
+{
+	struct digest driven_out, purged;
+
+	key_of(*state, LOCALS "[packages]\na = [\"chrony\"]\n", &driven_out);
+	key_of(*state, LOCALS "[packages]\na = [\"chrony\"]\n[apt]\nremove = [\"systemd-timesyncd\"]\n", &purged);
+	assert_false(digest_equal(&driven_out, &purged));
 }
 
 static void the_document_holds_no_password(void **state)
@@ -350,6 +359,7 @@ int main(void)
 		cmocka_unit_test(each_architecture_has_its_key),
 		cmocka_unit_test(what_is_missing_is_named),
 		cmocka_unit_test(the_key_is_what_it_was),
+		cmocka_unit_test(a_removal_that_the_plan_names_is_another),
 		cmocka_unit_test(the_document_holds_no_password),
 	};
 
