@@ -271,6 +271,40 @@ static void test_limits(void **state)
 	close_all(&o);
 }
 
+static void test_path_limits(void **state)
+{
+	_cleanup_ext4_dir_ struct ext4_dir dir = { 0 };
+	char deep[2 * EXT4_PATH_DEPTH_MAX + 8], longest[EXT4_PATH_MAX_BYTES + 2];
+	struct ext4_stat st;
+	struct opened o;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	run(NULL, "rm -rf a.img l; mkdir -p l/one; echo hi >l/link0; for i in $(seq 41); do ln -s link$((i-1)) l/link$i; done\n"
+		  "mkdir -p l/$(printf 'd/%.0s' $(seq 257)); mke2fs -q -F -t ext2 -b 1024 -N 2000 -d l a.img 8M\n"
+		  "debugfs -w -R 'sif one size 67108864' a.img 2>/dev/null");
+	assert_int_equal(try_open("a.img", &o, &e), 0);
+	assert_int_equal(ext4_stat(o.fs, "/link40", &st, &e), 0);
+	assert_true(S_ISREG(st.mode));
+	assert_int_equal(ext4_stat(o.fs, "/link41", &st, &e), -ELOOP);
+	for (size_t i = 0; i < 2 * (EXT4_PATH_DEPTH_MAX + 1); i += 2)
+		memcpy(deep + i, "/d", 3);
+	assert_int_equal(ext4_stat(o.fs, deep, &st, &e), -ENAMETOOLONG);
+	deep[2 * EXT4_PATH_DEPTH_MAX] = '\0';
+	assert_int_equal(ext4_stat(o.fs, deep, &st, &e), 0);
+	memset(longest, '/', sizeof(longest));
+	memcpy(longest + EXT4_PATH_MAX_BYTES - 1, "d", 2);
+	assert_int_equal(ext4_stat(o.fs, longest, &st, &e), 0);
+	memcpy(longest + EXT4_PATH_MAX_BYTES - 1, "/d", 3);
+	assert_int_equal(ext4_stat(o.fs, longest, &st, &e), -ENAMETOOLONG);
+	assert_int_equal(ext4_list_dir(o.fs, "/one", &dir, &e), 0);
+	close_all(&o);
+	run(NULL, "debugfs -w -R 'sif one size 67109888' a.img 2>/dev/null");
+	assert_int_equal(try_open("a.img", &o, &e), 0);
+	assert_int_equal(ext4_list_dir(o.fs, "/one", &dir, &e), -E2BIG);
+	close_all(&o);
+}
+
 /* ---- refusals ---- */
 
 static void expect_refused(const char *script, int code, const char *words)
@@ -634,6 +668,7 @@ int main(void)
 		cmocka_unit_test(test_variants),
 		cmocka_unit_test(test_times_past_2038),
 		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_path_limits),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_damaged_inside),
 		cmocka_unit_test(test_probe),

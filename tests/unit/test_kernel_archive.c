@@ -146,6 +146,14 @@ static void test_member_limits_and_damage(void **state)
 	}
 }
 
+static void test_chains_of_links(void **state)
+{
+	(void)state;
+	run_script(workdir, NULL, "mkdir chain; cd chain; echo hi >l0; for i in $(seq 41); do ln -s l$((i-1)) l$i; done; tar -cf ../chain.tar *");
+	expect_member("chain.tar", "l40", "hi\n", "l0");
+	expect_no_member("chain.tar", "l41", -ELOOP, "more than 40");
+}
+
 static void test_clean_names(void **state)
 {
 	static const struct {
@@ -444,6 +452,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_members),
 		cmocka_unit_test(test_member_limits_and_damage),
+		cmocka_unit_test(test_chains_of_links),
 		cmocka_unit_test(test_clean_names),
 		cmocka_unit_test(test_packages_apart),
 		cmocka_unit_test(test_bad_packages),

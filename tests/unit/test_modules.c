@@ -288,6 +288,24 @@ static void test_chain_at_the_limit(void **state)
 	assert_string_equal(plan.items[0].name, "m63");
 }
 
+static void test_as_many_as_may_be(void **state)
+{
+	static const char *const wanted[] = { "top", NULL };
+	_cleanup_module_tree_ struct module_tree *t = NULL;
+	_cleanup_module_plan_ struct module_plan plan = { 0 };
+	struct err e = ERR_INIT;
+
+	(void)state;
+	make_tree("ko kernel/a/m0.ko depends=; for i in $(seq 256); do cp kernel/a/m0.ko kernel/a/m$i.ko; done\n"
+		  "ko kernel/a/top.ko \"depends=$(seq -s, -f m%.0f 255)\"");
+	t = open_tree("tree");
+	assert_int_equal(modules_plan(t, NULL, wanted, &plan, &e), 0);
+	assert_int_equal(plan.n, MODULES_PLAN_MAX);
+	module_plan_release(&plan);
+	expect_bad("ko kernel/a/m0.ko depends=; for i in $(seq 256); do cp kernel/a/m0.ko kernel/a/m$i.ko; done\n"
+		   "ko kernel/a/top.ko \"depends=$(seq -s, -f m%.0f 256)\"", "top", -E2BIG, "more than 256");
+}
+
 static void test_installed_tree(void **state)
 {
 	_cleanup_close_ int fd = -1;
@@ -340,6 +358,7 @@ int main(void)
 		cmocka_unit_test(test_builtin_alias_and_updates),
 		cmocka_unit_test(test_bad_modules),
 		cmocka_unit_test(test_chain_at_the_limit),
+		cmocka_unit_test(test_as_many_as_may_be),
 		cmocka_unit_test(test_installed_tree),
 	};
 
