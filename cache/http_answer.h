@@ -29,6 +29,7 @@ struct http_answer {
 	bool validator_is_etag;
 };
 
+/* Set it to what is known before the first line: nothing. */
 void http_answer_init(struct http_answer *a);
 
 /* Take one line of the head, with or without its line end. */

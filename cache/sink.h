@@ -16,6 +16,7 @@ struct sink {
 	bool is_open;
 };
 
+/* Prepare a sink for a request; nothing is opened yet. p: NULL for a buffer. */
 void sink_init(struct sink *s, struct publisher *p, const struct fetch_request *request);
 
 /* Make it ready to take bytes, unless it is already. What an earlier process left of a blob counts as taken. */
@@ -24,7 +25,10 @@ int sink_open(struct sink *s, struct err *e);
 /* The number of bytes taken. */
 uint64_t sink_offset(const struct sink *s);
 
+/* Forget what was taken and begin at 0 again. */
 int sink_restart(struct sink *s, struct err *e);
+
+/* Take the next bytes. -E2BIG more than the request allows. */
 int sink_write(struct sink *s, const void *bytes, size_t len, struct err *e);
 
 /* Judge size and digests and publish. Wrong bytes: -EBADMSG and the sink is at its beginning again. */
