@@ -167,7 +167,6 @@ static int extract_root(const struct build_env *env, const struct prepared *p, c
 		r = temp_folder_new(env->publisher, "root", &folder, e);
 	if (r < 0)
 		return r;
-	progress_begin(env->progress, "extract", "the root partition");
 	r = disk_source_open(fd, folder.fd, NULL, env->progress, &source, e);
 	if (r == 0)
 		r = disk_layout_read(source.dev, p->arch, root_probe, NULL, &layout, e);
@@ -189,8 +188,8 @@ static int extract_root(const struct build_env *env, const struct prepared *p, c
 	r = publish_folder(&folder, STORE_ROOT, store_root_name(base_sha256, layout.parts[root].part.number, name), manifest,
 		len, ret_path, NULL, e);
 	if (r == 0)
-		progress_end(env->progress, "extract", "%s, partition %u", layout.parts[root].fs.os_name,
-			layout.parts[root].part.number);
+		progress_note(env->progress, "the root is partition %u: %s", layout.parts[root].part.number,
+			layout.parts[root].fs.os_name);
 	return r;
 }
 

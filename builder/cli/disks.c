@@ -160,7 +160,6 @@ int disks_extract(const char *path, const char *out_path, enum arch arch, bool j
 
 	if (r < 0)
 		return err_default_kind(e, ERR_KIND_INPUT);
-	progress_begin(progress, "extract", "%s", path);
 	r = disk_layout_read(disk.source.dev, arch, root_probe, NULL, &layout, e);
 	if (r == 0)
 		r = disk_find_root(&layout, NULL, &root, e);
@@ -172,7 +171,7 @@ int disks_extract(const char *path, const char *out_path, enum arch arch, bool j
 	r = extract_part(disk.source.dev, part, out_path, progress, &stats, e);
 	if (r < 0)
 		return err_default_kind(e, ERR_KIND_INPUT);
-	progress_end(progress, "extract", "partition %u, %s", part->part.number, part->fs.os_name);
+	progress_note(progress, "partition %u: %s", part->part.number, part->fs.os_name);
 	if (json) {
 		json_t *object = partition_json(part, true);
 

@@ -1,6 +1,7 @@
 #include "builder/cli/entries.h"
 #include "builder/cli/terminal.h"
 #include "builder/manifest.h"
+#include "builder/vm/accel.h"
 #include "builder/vm/qemu.h"
 
 #include <fcntl.h>
@@ -139,8 +140,19 @@ static void print_build(FILE *out, const json_t *build)
 			format_ms(text, (uint64_t)json_integer_value(json_object_get(item, "ms"))));
 }
 
+/* Whether KVM is known not to work here, so that the printed line must not ask for it. */
+static bool kvm_is_broken(const struct store *store, enum arch arch)
+{
+	_cleanup_close_ int state = store->root_fd < 0 ? -1 : openat(store->root_fd, "state", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct accel_options options = { .arch = arch, .memory_dirfd = state };
+	struct accel_decision decision;
+	struct err ignored = ERR_INIT;
+
+	return accel_choose(&options, &decision, &ignored) == 0 && !decision.kvm;
+}
+
 /* The line that boots the entry, throwing changes away. */
-static int print_boot_command(FILE *out, const char *path, const json_t *manifest, struct err *e)
+static int print_boot_command(const struct store *store, FILE *out, const char *path, const json_t *manifest, struct err *e)
 {
 	_cleanup_buf_ struct buf line = BUF_INIT(65536);
 	_cleanup_free_ char *kernel = NULL, *initrd = NULL, *image = NULL;
@@ -153,6 +165,7 @@ static int print_boot_command(FILE *out, const char *path, const json_t *manifes
 	if (asprintf(&kernel, "%s/kernel", path) < 0 || asprintf(&initrd, "%s/initrd", path) < 0 ||
 		asprintf(&image, "%s/rootfs.ext4", path) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
+	boot.force_tcg = kvm_is_broken(store, boot.arch);
 	boot.kernel = kernel;
 	boot.initrd = initrd;
 	boot.image = image;
@@ -173,7 +186,7 @@ static void print_failure(FILE *out, const json_t *failure)
 	(void)fprintf(out, "failed       %s\n", err_sanitize(clean, sizeof(clean), message, strlen(message)));
 }
 
-static int print_entry(FILE *out, const struct store_item *item, const json_t *manifest, struct err *e)
+static int print_entry(const struct store *store, FILE *out, const struct store_item *item, const json_t *manifest, struct err *e)
 {
 	const json_t *base = json_object_get(manifest, "base"), *kernel = json_object_get(manifest, "kernel");
 	const json_t *image = json_object_get(manifest, "image");
@@ -198,7 +211,7 @@ static int print_entry(FILE *out, const struct store_item *item, const json_t *m
 	print_lines(out, "dropped from /etc/fstab", json_object_get(manifest, "fstab_dropped"));
 	print_lines(out, "notes", json_object_get(manifest, "notes"));
 	print_build(out, json_object_get(manifest, "build"));
-	return item->kind == STORE_FAILED ? 0 : print_boot_command(out, item->path, manifest, e);
+	return item->kind == STORE_FAILED ? 0 : print_boot_command(store, out, item->path, manifest, e);
 }
 
 int entries_show(const struct store *store, const char *prefix, bool json, FILE *out, struct err *e)
@@ -217,7 +230,7 @@ int entries_show(const struct store *store, const char *prefix, bool json, FILE 
 		(void)json_dumpf(manifest, out, JSON_INDENT(1) | JSON_SORT_KEYS);
 		(void)fputc('\n', out);
 	} else {
-		r = print_entry(out, &item, manifest, e);
+		r = print_entry(store, out, &item, manifest, e);
 	}
 	json_decref(manifest);
 	return r;

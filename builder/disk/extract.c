@@ -169,13 +169,14 @@ int extract_to_file(struct blockdev *dev, int out_fd, unsigned n_threads, struct
 	if (x.chunk_bytes < CHUNK_MIN_BYTES)
 		x.chunk_bytes = CHUNK_MIN_BYTES;
 	(void)pthread_mutex_init(&x.lock, NULL);
-	progress_begin(progress, "extract", "%llu bytes", (unsigned long long)dev->size_bytes);
+	progress_begin(progress, "extract", "a partition of %llu MB", (unsigned long long)dev->size_bytes / 1000000);
 	/* One item per thread: each takes chunks until there are no more. */
 	r = pool_run(n_threads, n_threads, extract_worker, &x, e);
 	(void)pthread_mutex_destroy(&x.lock);
 	if (r < 0)
 		return r;
-	progress_end(progress, "extract", "%llu bytes of data", (unsigned long long)x.stats.written_bytes);
+	progress_end(progress, "extract", "%llu MB of data, the rest are holes",
+		(unsigned long long)(x.stats.written_bytes + 999999) / 1000000);
 	if (ret_stats)
 		*ret_stats = x.stats;
 	return 0;

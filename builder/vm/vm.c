@@ -934,7 +934,7 @@ int vm_run(const struct vm_config *config, const struct vm_hooks *hooks, struct 
 		}
 		if (again)
 			err_clear(e);
-		progress_end(hooks->progress, VM_PROGRESS_STAGE, "%s", vm_outcome_name(ret->outcome));
+		progress_end(hooks->progress, VM_PROGRESS_STAGE, "%s", again ? "not started" : vm_outcome_name(ret->outcome));
 	} while (again);
 	if (r == 0 && ret->kvm)
 		accel_forget(&accel);
