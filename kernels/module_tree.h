@@ -40,6 +40,7 @@ static inline void module_tree_freep(struct module_tree **t)
 /* The sorted paths; borrowed. */
 const struct strv *module_tree_paths(const struct module_tree *t);
 
+/* Whether the tree has that very path. */
 bool module_tree_has(const struct module_tree *t, const char *path);
 
 /* The folder's descriptor, for adding it to an initrd; -1 when the modules are in a filesystem. Borrowed. */

@@ -378,13 +378,24 @@ static int judge_geometry(const struct blockdev *dev, const struct ext4_facts *f
 	return 0;
 }
 
+static bool is_data_block(const struct ext4 *fs, uint64_t block, uint64_t n)
+{
+	return block > fs->lib->super->s_first_data_block && range_within(block, n, fs->facts.blocks);
+}
+
+/* Besides what they mislead to, places outside make libext2fs print warnings of its own when it reads the bitmaps. */
 static int verify_group_descriptors(struct ext4 *fs, struct err *e)
 {
-	if (!ext2fs_has_group_desc_csum(fs->lib))
-		return 0;
-	for (dgrp_t g = 0; g < fs->lib->group_desc_count; g++)
-		if (!ext2fs_group_desc_csum_verify(fs->lib, g))
+	bool has_csum = ext2fs_has_group_desc_csum(fs->lib);
+
+	for (dgrp_t g = 0; g < fs->lib->group_desc_count; g++) {
+		if (has_csum && !ext2fs_group_desc_csum_verify(fs->lib, g))
 			return damaged(e, "the checksum of the descriptor of block group %u is wrong", g);
+		if (!is_data_block(fs, ext2fs_block_bitmap_loc(fs->lib, g), 1) ||
+			!is_data_block(fs, ext2fs_inode_bitmap_loc(fs->lib, g), 1) ||
+			!is_data_block(fs, ext2fs_inode_table_loc(fs->lib, g), fs->lib->inode_blocks_per_group))
+			return damaged(e, "the descriptor of block group %u speaks of blocks outside of the filesystem", g);
+	}
 	return 0;
 }
 
