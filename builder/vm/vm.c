@@ -534,8 +534,8 @@ static void watch_machine(struct run *run, uint64_t now_ms)
 	run->sample.has_program_counter = false;
 	if (run->stats_id == 0)
 		(void)!qmp_send(&run->qmp, "query-blockstats", NULL, &run->stats_id);
-	/* Only where it decides something: a CPU of KVM's that stays where it is. */
-	if (run->attempt.kvm && run->watch.phase == WATCH_NO_BYTE && run->registers_id == 0)
+	/* Only where it decides something: a CPU that stays where it is. */
+	if (run->watch.phase == WATCH_NO_BYTE && run->registers_id == 0)
 		(void)!qmp_send(&run->qmp, "human-monitor-command", json_pack("{s:s}", "command-line", "info registers"),
 			&run->registers_id);
 	run->next_sample_ms = now_ms + (run->watch.phase == WATCH_NO_BYTE ? SAMPLE_EARLY_MS : SAMPLE_MS);
@@ -708,13 +708,15 @@ static int describe_qemu_failure(const struct run *run, struct err *e)
 static int describe_step_failure(const struct run *run, struct err *e)
 {
 	const struct vm_result *r = run->result;
-	const char *text = r->text[0] ? r->text : tail_last(&run->console.output);
+	const char *last = tail_last(&run->console.output);
 	const char *step = r->step[0] ? r->step : "(before the first)";
+	char text[sizeof(r->text) + TAIL_LINE_MAX_BYTES + 32];
 
+	(void)snprintf(text, sizeof(text), "%s%s%s", r->text, last[0] ? "; its last line: " : "", last);
 	switch (r->reason) {
 	case REASON_EXIT:
 	case REASON_NONE:
-		return err_set_kind(e, ERR_KIND_GUEST, -EREMOTEIO, "step `%s` failed in the guest with exit status %d: %s", step,
+		return err_set_kind(e, ERR_KIND_GUEST, -EREMOTEIO, "step `%s` failed in the guest (exit status %d): %s", step,
 			r->exit_status, text);
 	case REASON_SIGNAL:
 		return err_set_kind(e, ERR_KIND_GUEST, -EREMOTEIO, "step `%s` was killed in the guest by signal %d (%s): %s",
@@ -745,8 +747,9 @@ static int describe_silence(const struct run *run, struct err *e)
 	switch (run->finding) {
 	case WATCH_DEAD_STUCK:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
-			"the guest does not run under %s: its CPU stays at one instruction and nothing came on its console",
-			accel_name(run->attempt.kvm));
+			"the guest does not run under %s: its CPU stays at one instruction and nothing came on its console (is the "
+			"kernel one for %s?)",
+			accel_name(run->attempt.kvm), arch_machine(run->config->arch));
 	case WATCH_DEAD_NO_BYTE:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
 			"the guest does not run under %s: not one byte came on its console in %llu s (is the kernel one for %s "

@@ -11,6 +11,7 @@ struct watch_limits watch_limits_for(bool kvm, bool impatient, uint64_t stall_ms
 
 	return (struct watch_limits){
 		.first_byte_ms = impatient ? 30000 : factor * 40000,
+		.stuck_ms = factor * 4000,
 		.hello_ms = impatient ? 45000 : factor * 180000,
 		.stall_ms = factor * stall_ms,
 		.busy_ms = VM_BUSY_FACTOR * factor * stall_ms,
@@ -65,7 +66,7 @@ enum watch_finding watch_take(struct watch *w, const struct watch_sample *s)
 	if (w->phase == WATCH_NO_BYTE && s->console_bytes > 0)
 		watch_enter(w, WATCH_BOOTING, s->now_ms);
 	if (w->phase == WATCH_NO_BYTE && w->n_stuck >= WATCH_STUCK_SAMPLES &&
-		s->now_ms - w->stuck_since_ms >= WATCH_STUCK_MS)
+		s->now_ms - w->stuck_since_ms >= w->limits.stuck_ms)
 		return WATCH_DEAD_STUCK;
 	if (w->phase == WATCH_NO_BYTE)
 		return s->now_ms - w->start_ms >= w->limits.first_byte_ms ? WATCH_DEAD_NO_BYTE : WATCH_ALIVE;

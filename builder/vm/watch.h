@@ -3,7 +3,7 @@
  * A sign of life is a record, a byte on the console, or a disk operation. A machine whose process uses at least a fourth of one CPU
  * between two samples is busy. It is dead when it gave no sign and was not busy for stall_ms, or when it was busy without
  * a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms, or sooner when its virtual CPU stays
- * at one instruction (WATCH_STUCK_SAMPLES samples and WATCH_STUCK_MS: kernels that run do not, and no one sleeps before the console).
+ * at one instruction (WATCH_STUCK_SAMPLES samples and stuck_ms: kernels that run do not, and none sleeps before its console).
  * Before init's hello it is hello_ms since the start, whatever the signs. After the verdict was acknowledged, end_ms. */
 #ifndef IMGBUILD_BUILDER_VM_WATCH_H
 #define IMGBUILD_BUILDER_VM_WATCH_H
@@ -13,7 +13,6 @@
 #include <stdint.h>
 
 #define WATCH_STUCK_SAMPLES 8
-#define WATCH_STUCK_MS 4000
 #define WATCH_BUSY_PERCENT 25
 
 enum watch_phase { WATCH_NO_BYTE = 0, WATCH_BOOTING, WATCH_RUNNING, WATCH_ENDING };
@@ -29,7 +28,7 @@ enum watch_finding {
 };
 
 struct watch_limits {
-	uint64_t first_byte_ms, hello_ms, stall_ms, busy_ms, end_ms;
+	uint64_t first_byte_ms, stuck_ms, hello_ms, stall_ms, busy_ms, end_ms;
 };
 
 struct watch_sample {

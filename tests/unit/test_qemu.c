@@ -110,7 +110,7 @@ static void test_what_can_differ(void **state)
 	c.tb_size_mib = 0;
 	text = argv_text(&c);
 	assert_int_equal(strncmp(text, "qemu-system-aarch64\n", 20), 0);
-	has(text, "-machine\nvirt,gic-version=max\n-accel\ntcg\n-cpu\nmax\n");
+	has(text, "-machine\nvirt,gic-version=max\n-accel\ntcg\n-cpu\nmax,pauth-impdef=on\n");
 	lacks(text, "id=serial"); /* virt has one serial port */
 	free(text);
 }

@@ -277,7 +277,7 @@ static void test_passes_by_each_channel(void **state)
 
 static void test_names_every_other_end(void **state)
 {
-	expect(*state, "serial fail", VM_STEP_FAILED, -EREMOTEIO, "exit status 7: it broke");
+	expect(*state, "serial fail", VM_STEP_FAILED, -EREMOTEIO, "(exit status 7): it broke; its last line: second line");
 	expect(*state, "serial poweroff", VM_POWEROFF_WITHOUT_VERDICT, -EIO, "powered off");
 	expect(*state, "serial greeted-poweroff", VM_POWEROFF_WITHOUT_VERDICT, -EIO, "powered off");
 	expect(*state, "serial exit", VM_PANIC, -EIO, "Attempted to kill init");

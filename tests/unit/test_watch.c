@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 static const struct watch_limits limits = {
-	.first_byte_ms = 10000, .hello_ms = 30000, .stall_ms = 5000, .busy_ms = 20000, .end_ms = 4000
+	.first_byte_ms = 10000, .stuck_ms = 4000, .hello_ms = 30000, .stall_ms = 5000, .busy_ms = 20000, .end_ms = 4000
 };
 
 /* Samples a second apart until something is found, at most 100. */
