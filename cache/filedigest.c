@@ -1,15 +1,14 @@
 #include "cache/filedigest.h"
 #include "cache/publish.h"
+#include "lib/beneath.h"
 #include "lib/io.h"
 #include "lib/num.h"
 
 #include <assert.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #define MEMO_STATE_NAME "file-digests"
@@ -296,111 +295,6 @@ static int leads_outside(const char *path, struct err *e)
 		"allow it with --allow-outside", path);
 }
 
-enum { BENEATH_MAX_DEPTH = 128, BENEATH_MAX_LINKS = 40 };
-
-/* A path being resolved by hand: the folders from the top to where we are. */
-struct beneath {
-	int fds[BENEATH_MAX_DEPTH];
-	size_t depth; /* fds[0..depth) are ours; the lent top stands below them */
-	int top;
-};
-
-static void beneath_release(struct beneath *b)
-{
-	while (b->depth > 0)
-		close_fdp(&b->fds[--b->depth]);
-}
-
-static int beneath_here(const struct beneath *b)
-{
-	return b->depth ? b->fds[b->depth - 1] : b->top;
-}
-
-/* Read the link `name` and put its target in front of `rest`. */
-static int expand_link(int dirfd, const char *name, const char *rest, char **ret)
-{
-	char target[PATH_MAX];
-	ssize_t n = readlinkat(dirfd, name, target, sizeof(target) - 1);
-
-	if (n < 0)
-		return -errno;
-	target[n] = '\0';
-	if (target[0] == '/')
-		return -EXDEV;
-	return asprintf(ret, "%s/%s", target, rest) < 0 ? -ENOMEM : 0;
-}
-
-/* The same as openat2(RESOLVE_BENEATH), for kernels and sandboxes without it. */
-static int open_beneath_by_hand(int dirfd, const char *path, int flags)
-{
-	_cleanup_(beneath_release) struct beneath b = { .top = dirfd };
-	_cleanup_free_ char *rest = strdup(path);
-	unsigned n_links = 0;
-
-	if (!rest)
-		return -ENOMEM;
-	if (path[0] == '/')
-		return -EXDEV;
-	for (;;) {
-		char name[NAME_MAX + 1];
-		size_t skip = strspn(rest, "/"), len = strcspn(rest + skip, "/"), more;
-		struct stat st;
-		int fd;
-
-		if (len > NAME_MAX)
-			return -ENAMETOOLONG;
-		memcpy(name, rest + skip, len);
-		name[len] = '\0';
-		more = skip + len + strspn(rest + skip + len, "/");
-		memmove(rest, rest + more, strlen(rest + more) + 1);
-		if (strcmp(name, "..") == 0) {
-			if (b.depth == 0)
-				return -EXDEV;
-			close_fdp(&b.fds[--b.depth]);
-			(void)snprintf(name, sizeof(name), ".");
-		}
-		if (len > 0 && fstatat(beneath_here(&b), name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode)) {
-			char *expanded = NULL;
-			int r = n_links++ < BENEATH_MAX_LINKS ? expand_link(beneath_here(&b), name, rest, &expanded) : -ELOOP;
-
-			if (r < 0)
-				return r;
-			free(rest);
-			rest = expanded;
-			continue;
-		}
-		if (rest[0] == '\0') {
-			fd = openat(beneath_here(&b), len ? name : ".", flags | O_NOFOLLOW);
-			return fd < 0 ? -errno : fd;
-		}
-		if (len == 0 || strcmp(name, ".") == 0)
-			continue;
-		if (b.depth == BENEATH_MAX_DEPTH)
-			return -ENAMETOOLONG;
-		fd = openat(beneath_here(&b), name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0)
-			return -errno;
-		b.fds[b.depth++] = fd;
-	}
-}
-
-static int open_beneath(int dirfd, const char *path, int flags)
-{
-	struct open_how how = { .flags = (unsigned)flags, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
-
-	for (unsigned attempt = 0; attempt < 8; attempt++) {
-		long fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
-
-		if (fd >= 0)
-			return (int)fd;
-		if (errno != EAGAIN) /* somebody renames folders meanwhile */
-			break;
-	}
-	if (errno == ENOSYS || errno == EPERM || errno == EAGAIN)
-		return open_beneath_by_hand(dirfd, path, flags);
-	return -errno;
-}
-
 int filedigest_open_at(int dirfd, const char *path, int flags, int *ret_fd, struct err *e)
 {
 	int fd, all = flags | O_CLOEXEC | O_NOCTTY;
@@ -409,7 +303,7 @@ int filedigest_open_at(int dirfd, const char *path, int flags, int *ret_fd, stru
 		fd = open(path, all);
 		fd = fd < 0 ? -errno : fd;
 	} else {
-		fd = open_beneath(dirfd, path, all);
+		fd = beneath_open(dirfd, path, flags, false);
 	}
 	if (fd == -EXDEV)
 		return leads_outside(path, e);

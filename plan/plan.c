@@ -1,6 +1,6 @@
 #include "plan/plan.h"
 #include "lib/io.h"
-#include "plan/beneath.h"
+#include "lib/beneath.h"
 #include "plan/schema.h"
 #include "plan/toml.h"
 

@@ -225,7 +225,7 @@ int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_
  * another architecture ("_arm64.deb"). */
 int plan_debs(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;
 
-/* Open a local path of the plan (plan/beneath.h), never through anything that leads out of the plan's folder: "..", absolute names,
+/* Open a local path of the plan (lib/beneath.h), never through anything that leads out of the plan's folder: "..", absolute names,
  * symbolic links (those that stay inside are followed), /proc links. With allow_outside it is a plain openat().
  * flags as for open(2) without O_CREAT; O_CLOEXEC and O_NOCTTY are added.
  * Returns the descriptor, which the caller closes; -EXDEV the path leads outside; -ENOENT and so on as open(2). */

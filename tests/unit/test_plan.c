@@ -2,7 +2,7 @@
 #include "lib/buf.h"
 #include "lib/cleanup.h"
 #include "lib/io.h"
-#include "plan/beneath.h"
+#include "lib/beneath.h"
 #include "plan/plan.h"
 #include "plan/toml.h"
 

@@ -5,8 +5,8 @@
  * none, or a sandbox forbids it, by walking the parts by hand with descriptors.
  *
  * SOURCE: openat2(2). Limits: BENEATH_MAX_LINKS symbolic links on one way, PATH_MAX bytes of name. */
-#ifndef IMGBUILD_PLAN_BENEATH_H
-#define IMGBUILD_PLAN_BENEATH_H
+#ifndef IMGBUILD_LIB_BENEATH_H
+#define IMGBUILD_LIB_BENEATH_H
 
 #include <stdbool.h>
 

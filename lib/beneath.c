@@ -1,4 +1,4 @@
-#include "plan/beneath.h"
+#include "lib/beneath.h"
 #include "lib/cleanup.h"
 
 #include <fcntl.h>
