@@ -596,6 +596,10 @@ static int find_kernel(struct resolution *s, struct pkg_set *set, struct err *e)
 		if (n == KERNEL_STEPS_MAX)
 			return err_set_kind(e, ERR_KIND_USAGE, -ELOOP, "`%s` leads from one package to the next without coming to a "
 				"kernel", s->request->kernel_package);
+		/* The file's own word counts, also where the base has that version. */
+		next = find_file(u, version);
+		if (next != UNIVERSE_NONE)
+			version = next;
 		chain[n++] = version;
 		if (is_real_kernel(u->names[u->versions[version].name].text))
 			break;
