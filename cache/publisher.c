@@ -19,7 +19,8 @@ int err_add_host_advice(struct err *e, int code)
 	const char *advice = "";
 
 	if (code == -ENOSPC || code == -EDQUOT)
-		advice = "; make room there (`imgbuild gc`) or give --cache a folder on a larger filesystem";
+		advice = "; make room there (failed builds below failed/ can be deleted) or give --cache a folder on a larger "
+			 "filesystem";
 	else if (code == -EFBIG)
 		advice = "; the limit on file sizes (ulimit -f) or the filesystem does not allow it";
 	else if (code == -EROFS || code == -EACCES || code == -EPERM)

@@ -85,6 +85,10 @@ class Handler(socketserver.StreamRequestHandler):
     def do_most(self, path, n, start, headers):
         self.whole(str(here["most"]).encode())
 
+    def do_auth(self, path, n, start, headers):
+        """What the client would tell about itself."""
+        self.whole((headers.get("authorization", "none") + " for " + path).encode())
+
     def do_good(self, path, n, start, headers):
         self.whole(DATA)
 

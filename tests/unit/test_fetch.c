@@ -498,7 +498,8 @@ static void test_tls(void **state)
 	_cleanup_free_ char *same = NULL, *down = NULL;
 	const char *urls[1] = { NULL };
 	struct fetch_request q = big_request(urls, 1, false);
-	_cleanup_answer_ struct answer untrusted = { .r = 0 }, refused = { .r = 0 }, good = { .r = 0 };
+	_cleanup_answer_ struct answer untrusted = { .r = 0 }, refused = { .r = 0 }, chain = { .r = 0 }, good = { .r = 0 };
+	_cleanup_free_ char *from_http = NULL;
 	char cert[512];
 
 	(void)state;
@@ -512,6 +513,12 @@ static void test_tls(void **state)
 	urls[0] = down;
 	refused = ask(&q, NULL);
 	assert_refused(&refused, -EPROTO, "from https to");
+	/* Also when it all began with http. */
+	assert_true(asprintf(&from_http, "http://127.0.0.1:%u/to/https:!!127.0.0.1:%u!down", servers.python_port,
+			    servers.tls_port) > 0);
+	urls[0] = from_http;
+	chain = ask(&q, NULL);
+	assert_refused(&chain, -EPROTO, "from https to");
 	urls[0] = same;
 	good = ask(&q, NULL);
 	assert_got(&good, &big_sha256);
@@ -718,6 +725,25 @@ static void test_secrets_stay_secret(void **state)
 	assert_got(&b, &data_sha256);
 	assert_null(strstr(b.result.url, "hunter2"));
 	assert_null(strstr(b.result.url, "hush"));
+}
+
+/* A redirect to the same server keeps the log-in; to another one it does not. */
+static void test_login_stays_with_its_server(void **state)
+{
+	_cleanup_free_ char *same = NULL, *elsewhere = NULL;
+	_cleanup_buf_ struct buf a = BUF_INIT(1000), b = BUF_INIT(1000);
+	struct fetch_options o = QUICK;
+	struct err e = ERR_INIT;
+	unsigned port = servers.python_port;
+
+	(void)state;
+	assert_true(asprintf(&same, "http://user:hunter2@127.0.0.1:%u/to/!auth!x", port) > 0);
+	assert_true(asprintf(&elsewhere, "http://user:hunter2@127.0.0.1:%u/to/http:!!localhost:%u!auth!x", port, port) > 0);
+	assert_int_equal(fetch_bytes(same, "x", &o, &a, &e), 0);
+	assert_string_equal(buf_str(&a), "Basic dXNlcjpodW50ZXIy for /auth/x");
+	if (fetch_bytes(elsewhere, "x", &o, &b, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(buf_str(&b), "none for /auth/x");
 }
 
 static void test_local_files(void **state)
@@ -975,6 +1001,7 @@ int main(void)
 		TEST(test_both_digests),
 		TEST(test_candidates),
 		TEST(test_secrets_stay_secret),
+		TEST(test_login_stays_with_its_server),
 		TEST(test_local_files),
 		TEST(test_offline_lists_all),
 		TEST(test_bytes),
