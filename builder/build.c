@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_MEMORY_MIB = 2048, DEFAULT_CPUS = 2, NOTES_MAX = 1000 };
+enum { DEFAULT_MEMORY_MIB = 2048, DEFAULT_CPUS = 2, NOTES_MAX = 1000, OUTPUT_LINE_MAX_BYTES = 1000 };
 
 void built_release(struct built *b)
 {
@@ -30,6 +30,7 @@ struct building {
 	struct installed installed;
 	struct strv notes;
 	struct vm_result vm;
+	struct line_reader output; /* of the steps, cut into lines */
 	uint32_t memory_mib;
 	int disk_fd, console_fd, events_fd;
 };
@@ -42,6 +43,7 @@ static void building_release(struct building *b)
 	boot_kernel_release(&b->kernel);
 	root_release(&b->root);
 	strv_release(&b->notes);
+	line_reader_release(&b->output);
 	close_fdp(&b->disk_fd);
 	close_fdp(&b->console_fd);
 	close_fdp(&b->events_fd);
@@ -143,14 +145,27 @@ static int gather(struct building *b, struct err *e)
 	return build_env_check_cancel(env, e);
 }
 
+static int on_output_line(void *ctx, const char *line, size_t len, bool truncated, struct err *e)
+{
+	struct building *b = ctx;
+
+	(void)truncated;
+	(void)e;
+	progress_output(b->env->progress, line, len);
+	return 0;
+}
+
 static void on_record(void *ctx, const struct record *record, uint64_t at_ms)
 {
 	struct building *b = ctx;
 	_cleanup_buf_ struct buf line = BUF_INIT(1 << 17);
+	struct err ignored = ERR_INIT;
 
 	(void)at_ms;
 	if (record->type == RECORD_NOTE && b->notes.n < NOTES_MAX)
 		(void)!strv_add(&b->notes, record->text);
+	if (record->type == RECORD_OUTPUT)
+		(void)!line_reader_feed(&b->output, record->text, record->text_len, on_output_line, b, &ignored);
 	if (record_to_line(record, &line) == 0 && line.len > 0)
 		events_add_record(b->events, buf_str(&line), line.len - 1);
 }
@@ -298,6 +313,7 @@ static int run_build(struct building *b, struct built *ret, struct err *e)
 	if (r < 0)
 		return r;
 	events_open(b->events, b->events_fd);
+	line_reader_init(&b->output, OUTPUT_LINE_MAX_BYTES);
 	r = gather(b, e);
 	if (r < 0)
 		return err_default_kind(e, ERR_KIND_INPUT);

@@ -43,7 +43,8 @@ static void events_emit(struct progress *p, const struct progress_event *event)
 
 	if (ev->next)
 		ev->next->emit(ev->next, event);
-	if (ev->fd < 0)
+	/* Output stands in the guest's records already. */
+	if (ev->fd < 0 || event->kind == PROGRESS_OUTPUT)
 		return;
 	if (event->kind == PROGRESS_UPDATE) {
 		if (now - ev->last_update_ms < 1000)

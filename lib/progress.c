@@ -64,3 +64,12 @@ void progress_warning(struct progress *p, const char *fmt, ...)
 	emit_text(p, PROGRESS_WARNING, NULL, fmt, ap);
 	va_end(ap);
 }
+
+void progress_output(struct progress *p, const char *line, size_t len)
+{
+	char clean[1024];
+
+	if (p)
+		p->emit(p, &(struct progress_event){ .kind = PROGRESS_OUTPUT,
+				   .detail = err_sanitize(clean, sizeof(clean), line, len) });
+}

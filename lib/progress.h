@@ -8,6 +8,7 @@
 
 #include "lib/cleanup.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum progress_unit { PROGRESS_BYTES, PROGRESS_ITEMS };
@@ -17,7 +18,8 @@ enum progress_event_kind {
 	PROGRESS_UPDATE, /* stage, detail, done, total (0: unknown), unit */
 	PROGRESS_END,	 /* stage, detail: the result in a few words, or "" */
 	PROGRESS_NOTE,	 /* detail: one line that the person should see (a removal, a fall-back) */
-	PROGRESS_WARNING /* detail: one line that the person must see */
+	PROGRESS_WARNING, /* detail: one line that the person must see */
+	PROGRESS_OUTPUT	 /* detail: one line that something wrote, for who asked for all of it */
 };
 
 struct progress_event {
@@ -40,5 +42,8 @@ void progress_update(struct progress *p, const char *stage, enum progress_unit u
 void progress_end(struct progress *p, const char *stage, const char *fmt, ...) _printf_(3, 4);
 void progress_note(struct progress *p, const char *fmt, ...) _printf_(2, 3);
 void progress_warning(struct progress *p, const char *fmt, ...) _printf_(2, 3);
+
+/* One line of output, (line, len) without its newline; sanitized here. */
+void progress_output(struct progress *p, const char *line, size_t len);
 
 #endif

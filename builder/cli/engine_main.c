@@ -217,7 +217,7 @@ int main(int argc, char **argv)
 	/* libarchive needs a UTF-8 locale for names that are not ASCII; nothing that is written depends on the user's. */
 	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	(void)umask(022);
-	terminal_init(&t, STDERR_FILENO, o.quiet, o.no_color);
+	terminal_init(&t, STDERR_FILENO, o.quiet, o.verbose, o.no_color);
 	if (r < 0) {
 		r = report_failure(&t, NULL, &e);
 	} else if (o.help || o.version) {

@@ -148,7 +148,7 @@ int main(int argc, char **argv)
 	struct err e = ERR_INIT;
 	int r = options_parse(argc, argv, &o, &e);
 
-	terminal_init(&t, STDERR_FILENO, o.quiet, o.no_color);
+	terminal_init(&t, STDERR_FILENO, o.quiet, o.verbose, o.no_color);
 	r = r < 0 ? report_failure(&t, NULL, &e) : answer(&o, &t);
 	options_release(&o);
 	return r == TO_ENGINE ? exec_engine(argv, &t) : r;

@@ -217,12 +217,16 @@ static void terminal_emit(struct progress *p, const struct progress_event *event
 	case PROGRESS_NOTE:
 		print_line(t, "", "  ", event->detail);
 		break;
+	case PROGRESS_OUTPUT:
+		if (t->verbose)
+			print_line(t, "", "  | ", event->detail);
+		break;
 	case PROGRESS_WARNING:
 		break;
 	}
 }
 
-void terminal_init(struct terminal *t, int fd, bool quiet, bool no_color)
+void terminal_init(struct terminal *t, int fd, bool quiet, bool verbose, bool no_color)
 {
 	const char *term = getenv("TERM"), *never = getenv("NO_COLOR");
 	bool fancy = isatty(fd) && !no_color && !(never && *never) && term && strcmp(term, "dumb") != 0;
@@ -231,5 +235,6 @@ void terminal_init(struct terminal *t, int fd, bool quiet, bool no_color)
 		.fd = fd,
 		.redraw = fancy,
 		.color = fancy,
-		.quiet = quiet };
+		.quiet = quiet,
+		.verbose = verbose };
 }

@@ -2,7 +2,7 @@
  *
  * On a terminal each running stage is one line, redrawn at most ten times a second: what, how much of how much, the rate and
  * the time left. Elsewhere (a log, CI) a stage is one line when it ends, and one every half minute while it lasts.
- * Notes and warnings are lines of their own. With `quiet` only warnings are shown. Details are sanitized by whoever
+ * Notes and warnings are lines of their own. With `quiet` only warnings are shown, with `verbose` every line of output too. Details are sanitized by whoever
  * emits them (lib/progress). One thread at a time. */
 #ifndef IMGBUILD_BUILDER_CLI_TERMINAL_H
 #define IMGBUILD_BUILDER_CLI_TERMINAL_H
@@ -24,7 +24,7 @@ struct terminal_stage {
 struct terminal {
 	struct progress sink; /* first: hand &t->sink to whoever reports */
 	int fd;		      /* lent */
-	bool redraw, color, quiet;
+	bool redraw, color, quiet, verbose;
 	unsigned drawn_lines; /* how many lines of running stages stand on the screen */
 	uint64_t drawn_ms;
 	struct terminal_stage stages[TERMINAL_MAX_STAGES];
@@ -32,7 +32,7 @@ struct terminal {
 
 /* Prepare a sink that writes to fd (lent, usually stderr). Whether it redraws and uses colours is found out: fd is a
  * terminal, TERM is not "dumb", neither no_color nor $NO_COLOR. */
-void terminal_init(struct terminal *t, int fd, bool quiet, bool no_color);
+void terminal_init(struct terminal *t, int fd, bool quiet, bool verbose, bool no_color);
 
 /* Take the running lines off the screen, so that something else can be printed. */
 void terminal_clear(struct terminal *t);
