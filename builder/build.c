@@ -321,7 +321,9 @@ static int run_build(struct building *b, struct built *ret, struct err *e)
 	if (r == 0)
 		r = publish_image(b, &ret->path, e);
 	if (r < 0 && r != -ECANCELED) {
-		(void)snprintf(ret->tail, sizeof(ret->tail), "%s", b->vm.tail);
+		/* Where a step failed, what it wrote says more than the console does. */
+		(void)snprintf(ret->tail, sizeof(ret->tail), "%s",
+			b->vm.outcome == VM_STEP_FAILED && b->vm.output_tail[0] ? b->vm.output_tail : b->vm.tail);
 		publish_failure(b, e, &ret->path);
 	}
 	return r;
