@@ -414,8 +414,11 @@ static int load_releases(struct pkg_metadata *m, const struct pkg_request *reque
 	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
 		if (b.gets[i].status == 0)
 			r = take_release(&m->archives[i], request, &b.gets[i].bytes, NULL, e);
-		else
+		/* Not there, or there is no gpgv that could read it: sqv takes detached signatures. */
+		if (b.gets[i].status < 0 || (r == -ENOENT && e->kind == ERR_KIND_HOST)) {
+			err_clear(e);
 			r = load_detached(&m->archives[i], request, e);
+		}
 	}
 	return r;
 }

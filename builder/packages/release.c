@@ -195,7 +195,7 @@ static int run_gpgv(int keyring_fd, int signed_fd, int signature_fd, struct buf 
 	r = process_run(&options, signature_fd >= 0 ? NULL : text, NULL, GPGV_TIMEOUT_MS, &ignored, e);
 	if (r == -ENOENT)
 		return err_set_kind(e, ERR_KIND_HOST, r, "gpgv is not installed here; it verifies the signatures of package "
-			"repositories (Debian and Ubuntu: package `gpgv`)");
+			"repositories (Debian and Ubuntu: package `gpgv`; `sqv` will do, too)");
 	if (r < 0)
 		return err_wrap(e, "running gpgv");
 	if (lseek(status_fd, 0, SEEK_SET) < 0)
@@ -204,11 +204,61 @@ static int run_gpgv(int keyring_fd, int signed_fd, int signature_fd, struct buf 
 	return r < 0 ? err_set_errno(e, r, "cannot read what gpgv says") : 0;
 }
 
+/* Run sqv on a detached signature: it ends well when one signature is good by its policy (which refuses MD5 and SHA-1), and
+ * prints the fingerprints of those keys. */
+static int run_sqv(int keyring_fd, int signed_fd, int signature_fd, const struct strv *fingerprints, const char *label,
+	struct strv *ret_signers, struct err *e)
+{
+	static const char *const argv[] = { "sqv", "--keyring", "/dev/fd/4", "/dev/fd/6", "/dev/fd/5", NULL };
+	const struct process_fd fds[] = { { keyring_fd, KEYRING_CHILD_FD }, { signed_fd, SIGNED_CHILD_FD },
+		{ signature_fd, SIGNATURE_CHILD_FD } };
+	const struct process_options options = { .argv = argv, .fds = fds, .n_fds = ARRAY_SIZE(fds), .working_dirfd = -1 };
+	_cleanup_buf_ struct buf out = BUF_INIT(STATUS_MAX_BYTES);
+	_cleanup_strv_ struct strv found = { 0 }, signers = { 0 };
+	int status, r = process_run(&options, &out, NULL, GPGV_TIMEOUT_MS, &status, e);
+
+	if (r < 0)
+		return r;
+	if (status == 0 && deb822_words((struct deb822_value){ buf_str(&out), out.len }, false, &found) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < found.n; i++)
+		if (fingerprint_wanted(fingerprints, found.items[i], found.items[i]) && strv_add(&signers, found.items[i]) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+	if (signers.n == 0)
+		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "no good signature on %s by %s (says sqv)", label,
+			found.n ? "a key that Signed-By allows" : "a key of the base image");
+	strv_sort(&signers);
+	strv_uniq(&signers);
+	strv_release(ret_signers);
+	*ret_signers = signers;
+	signers = (struct strv){ 0 };
+	return 0;
+}
+
+/* gpgv's judgement, or sqv's where only that is there. *text gets what gpgv put out of a clear-signed file. */
+static int judge(int keyring_fd, int signed_fd, int signature_fd, const struct strv *fingerprints, const char *label,
+	struct buf *text, struct strv *ret_signers, struct err *e)
+{
+	_cleanup_buf_ struct buf status = BUF_INIT(STATUS_MAX_BYTES);
+	struct err no_sqv = ERR_INIT;
+	int r = run_gpgv(keyring_fd, signed_fd, signature_fd, text, &status, e);
+
+	if (r == 0)
+		return apt_release_judge_status(buf_str(&status), status.len, fingerprints, label, ret_signers, e);
+	if (r != -ENOENT || signature_fd < 0)
+		return r;
+	r = run_sqv(keyring_fd, signed_fd, signature_fd, fingerprints, label, ret_signers, &no_sqv);
+	if (r == -ENOENT)
+		return r; /* the message is gpgv's */
+	*e = no_sqv;
+	return r;
+}
+
 int apt_release_verify(const struct buf *signed_text, const struct buf *signature, const struct apt_keyring *keyring,
 	const struct strv *fingerprints, const char *label, struct apt_release *ret, struct err *e)
 {
 	_cleanup_close_ int keyring_fd = -1, signed_fd = -1, signature_fd = -1;
-	_cleanup_buf_ struct buf text = BUF_INIT(RELEASE_MAX_BYTES), status = BUF_INIT(STATUS_MAX_BYTES);
+	_cleanup_buf_ struct buf text = BUF_INIT(RELEASE_MAX_BYTES);
 	int r;
 
 	if (keyring->packets.len == 0)
@@ -219,12 +269,9 @@ int apt_release_verify(const struct buf *signed_text, const struct buf *signatur
 	if (r == 0 && signature)
 		r = memory_file("signature", buf_str(signature), signature->len, &signature_fd, e);
 	if (r == 0)
-		r = run_gpgv(keyring_fd, signed_fd, signature_fd, &text, &status, e);
+		r = judge(keyring_fd, signed_fd, signature_fd, fingerprints, label, &text, &ret->signers, e);
 	if (r < 0)
-		return err_wrap(e, "verifying %s", label);
-	r = apt_release_judge_status(buf_str(&status), status.len, fingerprints, label, &ret->signers, e);
-	if (r < 0)
-		return r;
+		return r == -EKEYREJECTED ? r : err_wrap(e, "verifying %s", label);
 	if (signature && buf_append(&text, buf_str(signed_text), signed_text->len) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
 	if (text.len == 0)

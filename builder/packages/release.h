@@ -4,8 +4,11 @@
  * a signed file is ever parsed. At least one good signature by a given key is demanded (VALIDSIG after GOODSIG on the status
  * descriptor, with SHA-224 or better), and no bad one; further signatures by unknown keys do not matter.
  *
+ * Where there is no gpgv, sqv does, for detached signatures only: -ENOENT with ERR_KIND_HOST for a clear-signed file
+ * asks the caller to come with Release and Release.gpg instead.
+ *
  * Ownership: struct apt_release owns what it holds; release with apt_release_release().
- * Errors: -EKEYREJECTED the signature; -EBADMSG the text; -ESTALE its dates; -ENOENT (ERR_KIND_HOST) no gpgv here.
+ * Errors: -EKEYREJECTED the signature; -EBADMSG the text; -ESTALE its dates; -ENOENT (ERR_KIND_HOST) neither gpgv nor sqv here.
  * SOURCE: https://wiki.debian.org/DebianRepository/Format; GnuPG doc/DETAILS, "Format of the --status-fd output". */
 #ifndef IMGBUILD_BUILDER_PACKAGES_RELEASE_H
 #define IMGBUILD_BUILDER_PACKAGES_RELEASE_H

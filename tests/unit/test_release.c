@@ -102,6 +102,32 @@ static void rejects_what_is_not_signed_well(void **state)
 	}
 }
 
+/* Only sqv in the PATH: detached signatures are verified, clear-signed ones are not read by guesswork. */
+static void makes_do_with_sqv(void **state)
+{
+	struct apt_fixture *f = *state;
+	_cleanup_free_ char *path = strdup(getenv("PATH"));
+	_cleanup_release_ struct apt_release a, b;
+	struct err e = ERR_INIT;
+	char only[256];
+
+	fixture_command(f, NULL, "sh", "-ec", "mkdir only; ln -s \"$(command -v sqv)\" only/sqv");
+	(void)snprintf(only, sizeof(only), "%s/only", f->dir);
+	apt_release_init(&a);
+	apt_release_init(&b);
+	assert_int_equal(setenv("PATH", only, 1), 0);
+	if (verify(f, "Release", "Release.gpg", "good.asc", NULL, &a, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(buf_str(&a.text), release_text);
+	assert_int_equal(a.signers.n, 1);
+	expect_rejected(f, "Release", "Release.gpg", "evil.asc", NULL, "no good signature");
+	expect_rejected(f, "Release", "Release.gpg", "good.asc", "0123456789ABCDEF0123456789ABCDEF01234567", "Signed-By allows");
+	expect_rejected(f, "InRelease", "Release.gpg", "good.asc", NULL, "no good signature");
+	assert_int_equal(verify(f, "InRelease", NULL, "good.gpg", NULL, &b, &e), -ENOENT);
+	assert_int_equal(e.kind, ERR_KIND_HOST);
+	assert_int_equal(setenv("PATH", path, 1), 0);
+}
+
 static int judge(const char *status, struct err *e)
 {
 	_cleanup_strv_ struct strv signers = { 0 };
@@ -290,6 +316,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(verifies_with_gpgv),
 		cmocka_unit_test(rejects_what_is_not_signed_well),
+		cmocka_unit_test(makes_do_with_sqv),
 		cmocka_unit_test(judges_only_by_status_lines),
 		cmocka_unit_test(reads_release_files),
 		cmocka_unit_test(reads_dates),
