@@ -66,7 +66,7 @@ static int take_modules(struct kernel *k, int dirfd, struct err *e)
 		else if (r < 0)
 			return r;
 	}
-	return module_tree_digest(k->modules, &k->modules_sha256, e);
+	return 0;
 }
 
 static int finish(int r, struct kernel *k, struct kernel *ret)

@@ -11,6 +11,9 @@
  * work_dirfd, a lent, fresh folder of the caller's. A kernel that QEMU cannot boot as a guest of `arch` is refused (see
  * kernels/kernel_image.h). Errors: those of the files named above; the kind is set. One thread.
  *
+ * What stands for the modules in a key is the packages' digests or that of the local folder; module_tree_digest() gives one
+ * of the tree for who needs it, at the price of reading all of it.
+ *
  * modules of kernel_open_base() borrow the root filesystem. Where modules_in_image is false, the modules have to be put
  * into the image: module_tree_dirfd(kernel.modules) is the folder to copy to /lib/modules/<release>. */
 #ifndef IMGBUILD_KERNELS_KERNEL_H
@@ -29,7 +32,6 @@ struct kernel {
 	char *origin;			   /* for people and the lock: the member, or the path in the base, or "" */
 	struct module_tree *modules;	   /* owned; NULL: none */
 	bool modules_in_image;		   /* they are the base image's own */
-	struct digest modules_sha256;	   /* DIGEST_NONE without modules, and when they are in the image */
 };
 
 #define KERNEL_INIT                                                                                          \
