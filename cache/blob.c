@@ -3,6 +3,8 @@
 #include "cache/publisher.h"
 #include "lib/io.h"
 #include "lib/num.h"
+#include "lib/pool.h"
+#include "lib/strv.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -12,7 +14,11 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-enum { CHUNK_BYTES = 256 * 1024, WRITEBACK_BYTES = 16 * 1024 * 1024 };
+enum {
+	CHUNK_BYTES = 256 * 1024,
+	WRITEBACK_BYTES = 16 * 1024 * 1024,
+	SYNC_THREADS = 8 /* they only wait, so more than processors */
+};
 
 struct blob_writer {
 	struct publisher *publisher; /* borrowed */
@@ -25,6 +31,7 @@ struct blob_writer {
 	struct hasher *sha256, *sha512;
 	uint64_t offset;	 /* bytes taken */
 	uint64_t writeback_from; /* bytes before this were sent on their way to the disk */
+	struct blob_info info;	 /* once judged */
 };
 
 /* ---- the file ------------------------------------------------------------------------------------------------------ */
@@ -270,74 +277,140 @@ static int judge(struct blob_writer *w, struct blob_info *ret, struct err *e)
 	return r;
 }
 
-/* Remember which SHA-256 has this SHA-512, as a link that only readlink() reads. */
-static int link_sha512(struct publisher *p, const struct blob_info *info, struct err *e)
+int blob_writer_judge(struct blob_writer *w, struct blob_info *ret, struct err *e)
 {
-	char path[STORE_BLOB_PATH_SIZE], blob[STORE_BLOB_PATH_SIZE], target[STORE_BLOB_PATH_SIZE + sizeof("../../")];
-	char found[sizeof(target)], folder[sizeof("blobs/sha512/ab")];
-	_cleanup_free_ char *temp = NULL;
-	ssize_t n;
-	int r;
-
-	(void)store_blob_relative_path(&info->sha512, path);
-	(void)store_blob_relative_path(&info->sha256, blob);
-	(void)snprintf(target, sizeof(target), "../../%s", blob + strlen("blobs/"));
-	(void)snprintf(folder, sizeof(folder), "%.*s", (int)sizeof(folder) - 1, path);
-	r = publisher_make_folder(p, folder, e);
-	if (r < 0)
-		return r;
-	if (symlinkat(target, p->store.root_fd, path) < 0) {
-		if (errno != EEXIST)
-			return err_set_host(e, -errno, "cannot create the link `%s/%s`", p->store.path, path);
-		n = readlinkat(p->store.root_fd, path, found, sizeof(found));
-		if (n >= 0 && (size_t)n == strlen(target) && memcmp(found, target, (size_t)n) == 0)
-			return 0;
-		temp = publisher_fresh_name(p, "link");
-		if (!temp)
-			return err_set(e, -ENOMEM, "out of memory");
-		if (symlinkat(target, p->work_fd, temp) < 0 || renameat(p->work_fd, temp, p->store.root_fd, path) < 0)
-			return err_set_host(e, -errno, "cannot replace the damaged link `%s/%s`", p->store.path, path);
-	}
-	return publisher_sync_folder(p, folder, e);
-}
-
-static int publish_file(struct blob_writer *w, const struct blob_info *info, struct err *e)
-{
-	char path[STORE_BLOB_PATH_SIZE];
-	int r;
-
-	/* The size is set for files that end in a hole, and to drop what fallocate() took too much. */
-	if (ftruncate(w->fd, (off_t)w->offset) < 0 || fchmod(w->fd, 0444) < 0 || fsync(w->fd) < 0)
-		return err_set_host(e, -errno, "cannot write %s into the cache `%s` (%llu bytes)", w->label,
-			w->publisher->store.path, (unsigned long long)w->offset);
-	r = publisher_place_file(w->publisher, w->dirfd, w->name, store_blob_relative_path(&info->sha256, path), w->offset,
-		NULL, e);
-	if (r < 0)
-		return r;
-	free(take_ptr(w->name));
-	if (close(take_fd(&w->fd)) < 0) /* after fsync; still the place where some filesystems report */
-		return err_set_host(e, -errno, "cannot close the blob `%s/%s`", w->publisher->store.path, path);
-	return info->sha512.algorithm == DIGEST_NONE ? 0 : link_sha512(w->publisher, info, e);
-}
-
-int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err *e)
-{
-	struct blob_info info;
 	struct err ignored = ERR_INIT;
-	int r = judge(w, &info, e);
+	int r = judge(w, &w->info, e);
 
 	if (r < 0) {
 		if (blob_writer_restart(w, &ignored) < 0)
 			w->offset = 0;
 		return r;
 	}
-	r = publish_file(w, &info, e);
-	/* From here on the file may be the blob, even when something failed afterwards: it is not to be written to. */
-	close_fdp(&w->fd);
+	*ret = w->info;
+	return 0;
+}
+
+/* Make one judged file durable and read-only. (pool) */
+static int seal(void *ctx, size_t i, struct err *e)
+{
+	struct blob_writer *w = ((struct blob_writer *const *)ctx)[i];
+
+	/* The size is set for files that end in a hole, and to drop what fallocate() took too much. */
+	if (ftruncate(w->fd, (off_t)w->offset) < 0 || fchmod(w->fd, 0444) < 0 || fsync(w->fd) < 0)
+		return err_set_host(e, -errno, "cannot write %s into the cache `%s` (%llu bytes)", w->label,
+			w->publisher->store.path, (unsigned long long)w->offset);
+	return 0;
+}
+
+/* The folders of the cache whose names changed, to be synced together. */
+struct dirty_folders {
+	struct publisher *publisher;
+	struct strv paths;
+};
+
+static int add_dirty(struct dirty_folders *d, const char *path, size_t len, struct err *e)
+{
+	return strv_add_len(&d->paths, path, len) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+/* (pool) */
+static int sync_dirty(void *ctx, size_t i, struct err *e)
+{
+	struct dirty_folders *d = ctx;
+
+	return publisher_sync_folder(d->publisher, d->paths.items[i], e);
+}
+
+enum { ALGORITHM_FOLDER_LEN = sizeof("blobs/sha256") - 1, BLOB_FOLDER_LEN = sizeof("blobs/sha256/ab") - 1 };
+
+/* Remember which SHA-256 has this SHA-512, as a link that only readlink() reads. */
+static int link_sha512(struct publisher *p, const struct blob_info *info, struct dirty_folders *dirty, struct err *e)
+{
+	char path[STORE_BLOB_PATH_SIZE], blob[STORE_BLOB_PATH_SIZE], target[STORE_BLOB_PATH_SIZE + sizeof("../../")];
+	char found[sizeof(target)], folder[BLOB_FOLDER_LEN + 1];
+	_cleanup_free_ char *temp = NULL;
+	bool made = false;
+	ssize_t n;
+	int r;
+
+	(void)store_blob_relative_path(&info->sha512, path);
+	(void)store_blob_relative_path(&info->sha256, blob);
+	(void)snprintf(target, sizeof(target), "../../%s", blob + strlen("blobs/"));
+	(void)snprintf(folder, sizeof(folder), "%.*s", BLOB_FOLDER_LEN, path);
+	r = publisher_make_folder(p, folder, &made, e);
+	if (r == 0 && made)
+		r = add_dirty(dirty, path, ALGORITHM_FOLDER_LEN, e);
+	if (r == 0)
+		r = add_dirty(dirty, path, BLOB_FOLDER_LEN, e);
 	if (r < 0)
 		return r;
-	*ret = info;
+	if (symlinkat(target, p->store.root_fd, path) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return err_set_host(e, -errno, "cannot create the link `%s/%s`", p->store.path, path);
+	n = readlinkat(p->store.root_fd, path, found, sizeof(found));
+	if (n >= 0 && (size_t)n == strlen(target) && memcmp(found, target, (size_t)n) == 0)
+		return 0;
+	temp = publisher_fresh_name(p, "link");
+	if (!temp)
+		return err_set(e, -ENOMEM, "out of memory");
+	if (symlinkat(target, p->work_fd, temp) < 0 || renameat(p->work_fd, temp, p->store.root_fd, path) < 0)
+		return err_set_host(e, -errno, "cannot replace the damaged link `%s/%s`", p->store.path, path);
 	return 0;
+}
+
+/* Give one sealed file its name. */
+static int place(struct blob_writer *w, struct dirty_folders *dirty, struct err *e)
+{
+	char path[STORE_BLOB_PATH_SIZE];
+	bool made = false;
+	int r = publisher_place_file(w->publisher, w->dirfd, w->name, store_blob_relative_path(&w->info.sha256, path),
+		w->offset, &made, e);
+
+	if (r == 0 && made)
+		r = add_dirty(dirty, path, ALGORITHM_FOLDER_LEN, e);
+	/* Also when the blob was there already: whoever published it may not have come to this yet. */
+	if (r == 0)
+		r = add_dirty(dirty, path, BLOB_FOLDER_LEN, e);
+	if (r < 0)
+		return r;
+	free(take_ptr(w->name));
+	if (close(take_fd(&w->fd)) < 0) /* after fsync; still the place where some filesystems report */
+		return err_set_host(e, -errno, "cannot close the blob `%s/%s`", w->publisher->store.path, path);
+	return w->info.sha512.algorithm == DIGEST_NONE ? 0 : link_sha512(w->publisher, &w->info, dirty, e);
+}
+
+int blob_writers_publish(struct blob_writer *const *writers, size_t n, struct err *e)
+{
+	struct dirty_folders dirty = { .publisher = n ? writers[0]->publisher : NULL };
+	int r = pool_run(n < SYNC_THREADS ? (unsigned)n : SYNC_THREADS, n, seal, (void *)(uintptr_t)writers, e);
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = place(writers[i], &dirty, e);
+	/* From here on a file may be a blob, even when something failed afterwards: it is not to be written to. */
+	for (size_t i = 0; i < n; i++)
+		close_fdp(&writers[i]->fd);
+	if (r == 0) {
+		strv_sort(&dirty.paths);
+		strv_uniq(&dirty.paths);
+		n = dirty.paths.n;
+		r = pool_run(n < SYNC_THREADS ? (unsigned)n : SYNC_THREADS, n, sync_dirty, &dirty, e);
+	}
+	strv_release(&dirty.paths);
+	return r;
+}
+
+int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err *e)
+{
+	struct blob_info info;
+	int r = blob_writer_judge(w, &info, e);
+
+	if (r == 0)
+		r = blob_writers_publish(&w, 1, e);
+	if (r == 0)
+		*ret = info;
+	return r;
 }
 
 void blob_writer_free(struct blob_writer *w)

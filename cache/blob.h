@@ -68,6 +68,13 @@ int blob_writer_write(struct blob_writer *w, const void *bytes, size_t len, stru
  * kept. After success, and after any other failure, the writer can only be freed. */
 int blob_writer_finish(struct blob_writer *w, struct blob_info *ret, struct err *e) _must_check_;
 
+/* The two halves of blob_writer_finish(), for many at once: judging each when its bytes are there, and publishing all
+ * that were judged. Syncing takes most of the time, and side by side the filesystem does it in one go.
+ * blob_writers_publish() returns the first error; which of the others were published is not said, and all of them can
+ * only be freed. */
+int blob_writer_judge(struct blob_writer *w, struct blob_info *ret, struct err *e) _must_check_;
+int blob_writers_publish(struct blob_writer *const *writers, size_t n, struct err *e) _must_check_;
+
 /* NULL is fine. */
 void blob_writer_free(struct blob_writer *w);
 static inline void blob_writer_freep(struct blob_writer **w)

@@ -21,7 +21,8 @@ enum {
 	REFUSED_BODY_MAX_BYTES = 64 * 1024, /* of error pages and redirects, read only to keep the connection */
 	PROGRESS_INTERVAL_MS = 100,
 	POLL_MAX_MS = 500,
-	TRIED_MAX_BYTES = 1500
+	TRIED_MAX_BYTES = 1500,
+	READY_MAX = 32 /* published together; each holds a descriptor */
 };
 
 /* How an attempt ended, when not well. */
@@ -33,7 +34,12 @@ enum verdict {
 	VERDICT_FATAL	  /* no candidate will: the host is in trouble, or we were interrupted */
 };
 
-enum job_state { JOB_WAITING, JOB_RUNNING, JOB_DONE };
+enum job_state {
+	JOB_WAITING, /* for its turn, or for its pause to end */
+	JOB_RUNNING,
+	JOB_READY, /* judged, to be published with others */
+	JOB_DONE
+};
 
 struct job {
 	const struct fetch_request *request;
@@ -76,7 +82,7 @@ struct fetcher {
 	const struct fetch_options *options;
 	CURLM *multi;
 	struct job *jobs;
-	size_t n_jobs, n_done, n_running;
+	size_t n_jobs, n_done, n_running, n_ready;
 	bool announced; /* the stage was begun */
 	uint64_t progress_at_ms;
 	const char *ca_file;
@@ -475,7 +481,7 @@ static enum verdict judge_bytes(struct job *job)
 			(unsigned long long)taken);
 		return VERDICT_NEXT;
 	}
-	if (sink_finish(&job->sink, &info, &job->why) < 0) {
+	if (sink_judge(&job->sink, &info, &job->why) < 0) {
 		if (verdict_of_sink_error(&job->why) == VERDICT_FATAL)
 			return VERDICT_FATAL;
 		job->validator[0] = '\0';
@@ -650,11 +656,40 @@ static int try_again(struct fetcher *f, struct job *job, struct err *e)
 	return 0;
 }
 
+/* The bytes are right. A buffer is done; a blob waits for others to be published with. */
 static int finish_job(struct fetcher *f, struct job *job, const char *url, uint64_t transferred)
 {
 	job->result.url = url_redact(url);
 	job->result.transferred_bytes += transferred;
-	return job_done(f, job);
+	if (!job->sink.writer)
+		return job_done(f, job);
+	job->state = JOB_READY;
+	f->n_ready++;
+	return 0;
+}
+
+static int publish_ready(struct fetcher *f, struct err *e)
+{
+	struct blob_writer *writers[READY_MAX];
+	size_t n = 0;
+	int r;
+
+	for (size_t i = 0; i < f->n_jobs && n < READY_MAX; i++)
+		if (f->jobs[i].state == JOB_READY)
+			writers[n++] = f->jobs[i].sink.writer;
+	if (n == 0)
+		return 0;
+	r = blob_writers_publish(writers, n, e);
+	if (r < 0)
+		return err_wrap(e, "keeping what was downloaded");
+	for (size_t i = 0; i < f->n_jobs && n > 0; i++) {
+		if (f->jobs[i].state != JOB_READY)
+			continue;
+		(void)job_done(f, &f->jobs[i]);
+		f->n_ready--;
+		n--;
+	}
+	return 0;
 }
 
 /* A transfer ended with c. */
@@ -806,7 +841,7 @@ static int start_job(struct fetcher *f, struct job *job, struct err *e)
 	r = sink_open(&job->sink, e);
 	if (r == 0)
 		r = finish_without_network(f, job, url, e);
-	if (r < 0 || job->state == JOB_DONE)
+	if (r < 0 || job->state != JOB_WAITING)
 		return r;
 	return begin_attempt(f, job, e);
 }
@@ -836,7 +871,7 @@ static int start_jobs(struct fetcher *f, int *ret_wait_ms, struct err *e)
 		if (r < 0)
 			return r;
 		/* It went on to its next candidate, or was a local file: do not wait for the network before looking again. */
-		if (job->state == JOB_DONE || (job->state == JOB_WAITING && !job->url))
+		if (job->state == JOB_DONE || job->state == JOB_READY || (job->state == JOB_WAITING && !job->url))
 			*ret_wait_ms = 0;
 	}
 	return 0;
@@ -939,15 +974,15 @@ static void report(struct fetcher *f, bool at_once)
 
 		if (job->result.was_stored || job->result.missing)
 			continue;
-		if (job->state == JOB_DONE)
+		if (job->state >= JOB_READY)
 			size = job->result.size_bytes;
-		done += job->state == JOB_DONE ? job->result.size_bytes : sink_offset(&job->sink);
+		done += job->state >= JOB_READY ? job->result.size_bytes : sink_offset(&job->sink);
 		if (size == 0)
 			total_known = false;
 		total += size;
 	}
 	if (f->n_jobs > 1)
-		(void)snprintf(detail, sizeof(detail), "%zu of %zu files", f->n_done, f->n_jobs);
+		(void)snprintf(detail, sizeof(detail), "%zu of %zu files", f->n_done + f->n_ready, f->n_jobs);
 	progress_update(f->options->progress, "download", PROGRESS_BYTES, done, total_known ? total : 0, detail);
 }
 
@@ -997,6 +1032,12 @@ static int run(struct fetcher *f, struct err *e)
 		if (r < 0)
 			return r;
 		report(f, false);
+		if (f->n_ready >= READY_MAX || (f->n_ready > 0 && f->n_ready + f->n_done == f->n_jobs)) {
+			r = publish_ready(f, e);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		if (any || wait_ms == 0)
 			continue;
 		c = curl_multi_poll(f->multi, &cancel, n_cancel, wait_ms, NULL);

@@ -373,19 +373,13 @@ static char *parent_of(const char *path)
 	return slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
 }
 
-int publisher_make_folder(struct publisher *p, const char *path, struct err *e)
+int publisher_make_folder(struct publisher *p, const char *path, bool *ret_made, struct err *e)
 {
-	_cleanup_free_ char *parent = NULL;
-
-	if (mkdirat(p->store.root_fd, path, 0755) < 0) {
-		if (errno == EEXIST)
-			return 0;
+	if (mkdirat(p->store.root_fd, path, 0755) == 0)
+		*ret_made = true;
+	else if (errno != EEXIST)
 		return err_set_host(e, -errno, "cannot create the folder `%s/%s`", p->store.path, path);
-	}
-	parent = parent_of(path);
-	if (!parent)
-		return err_set(e, -ENOMEM, "out of memory");
-	return publisher_sync_folder(p, parent, e);
+	return 0;
 }
 
 /* Rename a file without replacing. -EEXIST when the name is taken. Filesystems without RENAME_NOREPLACE get a link;
@@ -413,34 +407,26 @@ static int rename_file_noreplace(int from_dirfd, const char *from, int to_dirfd,
 }
 
 int publisher_place_file(struct publisher *p, int from_dirfd, const char *from, const char *to, uint64_t size_bytes,
-	bool *ret_existed, struct err *e)
+	bool *ret_made, struct err *e)
 {
 	_cleanup_free_ char *parent = parent_of(to);
-	bool existed = false;
 	struct stat st;
 	int r;
 
 	if (!parent)
 		return err_set(e, -ENOMEM, "out of memory");
-	r = publisher_make_folder(p, parent, e);
+	r = publisher_make_folder(p, parent, ret_made, e);
 	if (r < 0)
 		return r;
 	r = rename_file_noreplace(from_dirfd, from, p->store.root_fd, to);
 	if (r == -EEXIST) {
-		existed = fstatat(p->store.root_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+		bool sound = fstatat(p->store.root_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
 			(uint64_t)st.st_size == size_bytes;
-		if (existed)
-			r = unlinkat(from_dirfd, from, 0) < 0 ? -errno : 0;
-		else
-			r = renameat(from_dirfd, from, p->store.root_fd, to) < 0 ? -errno : 0;
+
+		r = sound ? unlinkat(from_dirfd, from, 0) : renameat(from_dirfd, from, p->store.root_fd, to);
+		r = r < 0 ? -errno : 0;
 	}
 	if (r < 0)
 		return err_set_host(e, r, "cannot publish `%s/%s`", p->store.path, to);
-	/* Also when it existed: whoever published it may not have come to this yet. */
-	r = publisher_sync_folder(p, parent, e);
-	if (r < 0)
-		return r;
-	if (ret_existed)
-		*ret_existed = existed;
 	return 0;
 }

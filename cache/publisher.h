@@ -31,14 +31,15 @@ struct publisher {
 char *publisher_fresh_name(struct publisher *p, const char *purpose);
 
 /* Give a finished file (0444, fsynced) its name in the cache. Never replaces a file of the same size; one of another
- * size is damaged and gives way. The old name is gone in either case. *ret_existed may be NULL. Syncs the folder. */
+ * size is damaged and gives way. The old name is gone in either case. The folder is made when it is missing; syncing it
+ * (and blobs/<algorithm> above it, when *ret_made) is the caller's. */
 int publisher_place_file(struct publisher *p, int from_dirfd, const char *from, const char *to, uint64_t size_bytes,
-	bool *ret_existed, struct err *e);
+	bool *ret_made, struct err *e);
 
-/* Make a folder of the cache and its parents when missing, so that it survives a power cut. */
-int publisher_make_folder(struct publisher *p, const char *path, struct err *e);
+/* Make a folder of the cache when it is missing. *ret_made: the folder above it is to be synced. */
+int publisher_make_folder(struct publisher *p, const char *path, bool *ret_made, struct err *e);
 
-/* fsync the folder `path` of the cache. */
+/* fsync the folder `path` of the cache. Safe to call from several threads. */
 int publisher_sync_folder(struct publisher *p, const char *path, struct err *e);
 
 /* Is cancel_fd (-1: none) readable, waiting at most timeout_ms? Returns 0 or -ECANCELED with a message. */

@@ -134,12 +134,12 @@ static int judge_buffer(struct sink *s, struct blob_info *ret, struct err *e)
 	return r;
 }
 
-int sink_finish(struct sink *s, struct blob_info *ret, struct err *e)
+int sink_judge(struct sink *s, struct blob_info *ret, struct err *e)
 {
 	int r;
 
 	if (s->writer)
-		return blob_writer_finish(s->writer, ret, e);
+		return blob_writer_judge(s->writer, ret, e);
 	r = judge_buffer(s, ret, e);
 	if (r < 0)
 		truncate_buffer(s);
@@ -175,7 +175,7 @@ int sink_take_file(struct sink *s, const char *path, int cancel_fd, struct blob_
 		(void)err_set_errno(e, r, "cannot read the file");
 	if (r < 0)
 		truncate_buffer(s);
-	return r < 0 ? r : sink_finish(s, ret, e);
+	return r < 0 ? r : sink_judge(s, ret, e);
 }
 
 void sink_release(struct sink *s)

@@ -31,8 +31,9 @@ int sink_restart(struct sink *s, struct err *e);
 /* Take the next bytes. -E2BIG more than the request allows. */
 int sink_write(struct sink *s, const void *bytes, size_t len, struct err *e);
 
-/* Judge size and digests and publish. Wrong bytes: -EBADMSG and the sink is at its beginning again. */
-int sink_finish(struct sink *s, struct blob_info *ret, struct err *e);
+/* Judge size and digests. Wrong bytes: -EBADMSG and the sink is at its beginning again. A blob is to be published
+ * afterwards, by its writer; a buffer is done. */
+int sink_judge(struct sink *s, struct blob_info *ret, struct err *e);
 
 /* Take the whole of a local file instead. -ENOENT it is not there. */
 int sink_take_file(struct sink *s, const char *path, int cancel_fd, struct blob_info *ret, struct err *e);

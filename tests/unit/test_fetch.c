@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -845,6 +846,57 @@ static void test_cancel(void **state)
 	assert_true(monotonic_ms() - start < 5000);
 }
 
+/* A cache that is full is the host's trouble, and no other candidate is tried. */
+static void test_no_room(void **state)
+{
+	_cleanup_free_ char *url = url_of(servers.python_port, "/good/room");
+	const char *urls[] = { url, url };
+	struct fetch_request q = { .label = "the thing", .urls = urls, .n_urls = 2 };
+	struct rlimit limit, small;
+	_cleanup_answer_ struct answer a = { .r = 0 };
+
+	(void)state;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = (struct rlimit){ .rlim_cur = 100000, .rlim_max = limit.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	a = ask(&q, NULL);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_int_equal(a.r, -EFBIG);
+	assert_int_equal(a.e.kind, ERR_KIND_HOST);
+	assert_int_equal(times_asked("/good/room"), 1);
+	assert_int_equal(count_blobs(), 0);
+}
+
+/* Two processes that want the same bytes at the same time do not write into one file. */
+static void test_two_processes_one_blob(void **state)
+{
+	_cleanup_free_ char *url = url_of(servers.nginx_port, "/slow/big.bin");
+	const char *urls[] = { url };
+	struct fetch_request q = big_request(urls, 1, true);
+	pid_t pids[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		pids[i] = fork();
+		assert_true(pids[i] >= 0);
+		if (pids[i] == 0) {
+			struct answer a = ask(&q, NULL);
+
+			if (a.r < 0)
+				(void)fprintf(stderr, "%s\n", a.e.message);
+			_exit(a.r < 0);
+		}
+	}
+	for (int i = 0; i < 2; i++) {
+		int status;
+
+		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	}
+	assert_int_equal(count_blobs(), 1);
+}
+
 struct log {
 	struct progress progress;
 	unsigned n_begun, n_ended;
@@ -1006,6 +1058,8 @@ int main(void)
 		TEST(test_offline_lists_all),
 		TEST(test_bytes),
 		TEST(test_cancel),
+		TEST(test_no_room),
+		TEST(test_two_processes_one_blob),
 		TEST(test_many_at_once),
 		TEST(test_proxy_from_environment),
 		TEST(test_nobody_listens),
