@@ -682,26 +682,40 @@ static void refuse_beside(struct reader *r, const struct toml_value *table, cons
 	}
 }
 
+/* In the ancestor's plans local_path wins over url and path, which may stand beside it. */
+static void prefer_local_path(struct reader *r, const struct toml_value *local, struct plan_kernel *kernel)
+{
+	freep(&kernel->location.url);
+	kernel->location.url = NULL;
+	kernel->location.sha256 = kernel->location.sha512 = (struct digest){ 0 };
+	freep(&kernel->member);
+	kernel->member = NULL;
+	if (local->type == TOML_STRING)
+		set_string(r, &kernel->location.path, local->string.data, local->string.len);
+}
+
 static void kernel_arch_finish(struct reader *r, const struct toml_value *table, const char *where, void *object)
 {
 	static const char *const ways[] = { "url", "package", "file", "local_path", "from" };
 	static const char *const of_url[] = { "path", "sha256", "sha512" };
 	static const char *const of_file[] = { "modules" };
+	const struct toml_value *local = given(table, "local_path");
 	struct plan_kernel *kernel = object;
 	const char *found = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
 		const struct toml_value *v = given(table, ways[i]);
 
-		if (v && found)
+		if (!v || (local && strcmp(ways[i], "url") == 0))
+			continue;
+		if (found)
 			fault(r, v->offset, "%s: found %s beside %s, expected exactly one of url, package, file and from", where,
 				ways[i], found);
-		else if (v)
+		else
 			found = ways[i];
 	}
-	/* The ancestor ignores path beside local_path; its plans may have both. */
-	if (found && strcmp(found, "local_path") == 0)
-		refuse_beside(r, table, where, of_url + 1, ARRAY_SIZE(of_url) - 1, "it belongs beside url, which is not there");
+	if (local)
+		prefer_local_path(r, local, kernel);
 	else if (!found || strcmp(found, "url") != 0)
 		refuse_beside(r, table, where, of_url, ARRAY_SIZE(of_url), "it belongs beside url, which is not there");
 	if (!found || strcmp(found, "package") == 0 || strcmp(found, "from") == 0)

@@ -138,14 +138,38 @@ static size_t decoded_bound(const struct toml_parser *p, char quote, bool basic,
 	return (q < p->len ? q : p->len) - p->pos + 5;
 }
 
+/* Read a string on one line that is written as it is, which nearly all are: 1 when it was one, 0 when it has to be
+ * looked at more closely. */
+static int parse_plain_string(struct toml_parser *p, char quote, struct toml_string *ret)
+{
+	const unsigned char *first = (const unsigned char *)p->text + p->pos + 1, *c = first;
+	char *out;
+
+	while (*c >= 0x20 && *c != (unsigned char)quote && *c != '\\' && *c != 0x7f)
+		c++;
+	if (*c != (unsigned char)quote || (c == first && c[1] == (unsigned char)quote))
+		return 0;
+	out = toml_alloc(p, (size_t)(c - first) + 1);
+	if (!out)
+		return -ENOMEM;
+	memcpy(out, first, (size_t)(c - first));
+	out[c - first] = '\0';
+	*ret = (struct toml_string){ .data = out, .len = (size_t)(c - first) };
+	p->pos += (size_t)(c - first) + 2;
+	return 1;
+}
+
 int toml_parse_string(struct toml_parser *p, bool multiline_allowed, struct toml_string *ret)
 {
 	size_t start = p->pos, n = 0, newline;
 	char quote = toml_peek(p);
 	bool basic = quote == '"';
 	bool multiline = count_quotes(p, p->pos, quote) >= 3;
+	int plain = parse_plain_string(p, quote, ret);
 	char *out;
 
+	if (plain != 0)
+		return plain < 0 ? plain : 0;
 	if (multiline && !multiline_allowed)
 		return toml_fail(p, start, -EBADMSG, "found a multi-line string, expected a key: \"…\" or '…' on one line");
 	p->pos += multiline ? 3 : 1;

@@ -85,18 +85,31 @@ static void the_ancestors_first_plan_loads_without_a_kernel(void **state)
 		"https://cloud-images.ubuntu.com/noble/current/noble-server-cloudimg-amd64.img");
 }
 
+/* There local_path wins over url and path. */
 static void the_ancestors_local_kernel_is_a_file(void **state)
 {
-	_cleanup_plan_faults_ struct plan_faults faults = { 0 };
-	_cleanup_plan_ struct plan *p = load_text(MINIMAL "[kernel.amd64]\nurl = \"\"\npath = \"opt/vmlinux\"\n"
-							  "local_path = \"build/vmlinux\"\n",
-		&faults);
+	static const char *const kernels[] = {
+		"url = \"\"\npath = \"\"\nlocal_path = \"build/vmlinux\"\n",
+		"url = \"\"\npath = \"opt/vmlinux\"\nlocal_path = \"build/vmlinux\"\n",
+		"url = \"https://example.org/k\"\npath = \"opt/vmlinux\"\nlocal_path = \"build/vmlinux\"\n",
+		"local_path = \"build/vmlinux\"\nurl = \"k.tar\"\npath = \"opt/vmlinux\"\n",
+	};
 
 	(void)state;
-	assert_non_null(p);
-	assert_int_equal(p->kernel[ARCH_AMD64].kind, PLAN_KERNEL_FILE);
-	assert_string_equal(p->kernel[ARCH_AMD64].location.path, "build/vmlinux");
-	assert_null(p->kernel[ARCH_AMD64].location.url);
+	for (size_t i = 0; i < ARRAY_SIZE(kernels); i++) {
+		_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+		_cleanup_plan_ struct plan *p = NULL;
+		char text[512];
+
+		(void)snprintf(text, sizeof(text), MINIMAL "[kernel.amd64]\n%s", kernels[i]);
+		p = load_text(text, &faults);
+		if (!p)
+			fail_msg("%s", faults.faults[0].message);
+		assert_int_equal(p->kernel[ARCH_AMD64].kind, PLAN_KERNEL_FILE);
+		assert_string_equal(p->kernel[ARCH_AMD64].location.path, "build/vmlinux");
+		assert_null(p->kernel[ARCH_AMD64].location.url);
+		assert_null(p->kernel[ARCH_AMD64].member);
+	}
 }
 
 static void our_recipes_load(void **state)
