@@ -108,6 +108,8 @@ int dialogue_take(struct dialogue *d, const struct record *r, uint64_t now_ms, s
 	case RECORD_STEP_BEGIN:
 		if (d->in_step)
 			return err_set(e, -EBADMSG, "a step began while `%s` had not ended", d->result->step);
+		if (++d->n_steps > VM_STEPS_LIMIT)
+			return err_set(e, -EBADMSG, "more than %d steps began", VM_STEPS_LIMIT);
 		take_step_begin(d, r, now_ms);
 		return 0;
 	case RECORD_STEP_END:

@@ -22,6 +22,7 @@ struct dialogue {
 	bool step_failed;	  /* one has ended badly */
 	uint64_t step_began_ms;
 	uint64_t n_records;
+	unsigned n_steps; /* begun */
 };
 
 /* Begin, with a fresh random nonce. */

@@ -64,6 +64,8 @@ struct run {
 	struct watch watch;
 	struct buf stderr_text;
 	uint64_t start_ms, next_sample_ms;
+	uint64_t record_bytes; /* taken so far */
+	unsigned n_notes;
 
 	uint64_t stats_id, registers_id; /* of the monitor's commands that are under way; 0: none */
 	struct watch_sample sample;
@@ -290,21 +292,15 @@ static uint64_t disk_operations(const json_t *data, uint64_t *ret_writes)
 	return sum;
 }
 
-/* The program counter in what `info registers` prints: "RIP=ffff…" or " PC=ffff…". */
-static bool find_program_counter(const char *text, uint64_t *ret)
+/* A digest of all registers as `info registers` prints them (FNV-1a, 64 bits): a CPU that copies or counts stays at one
+ * instruction too, but not with the same registers. */
+static uint64_t cpu_state(const char *text)
 {
-	const char *at = strstr(text, "RIP=");
+	uint64_t hash = 0xcbf29ce484222325;
 
-	if (!at)
-		at = strstr(text, "EIP=");
-	if (at)
-		at += 4;
-	else if ((at = strstr(text, "PC=")))
-		at += 3;
-	if (!at)
-		return false;
-	*ret = strtoull(at, NULL, 16);
-	return true;
+	for (const char *p = text; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+	return hash;
 }
 
 static void take_shutdown(struct run *run, const json_t *data)
@@ -340,8 +336,9 @@ static void take_monitor_message(void *ctx, const struct qmp_message *m)
 			run->sample.disk_operations = disk_operations(m->data, &run->disk_writes);
 	} else if (m->id != 0 && m->id == run->registers_id) {
 		run->registers_id = 0;
-		run->sample.has_program_counter = m->kind == QMP_RETURN && json_is_string(m->data) &&
-			find_program_counter(json_string_value(m->data), &run->sample.program_counter);
+		run->sample.has_cpu_state = m->kind == QMP_RETURN && json_is_string(m->data);
+		if (run->sample.has_cpu_state)
+			run->sample.cpu_state = cpu_state(json_string_value(m->data));
 	}
 }
 
@@ -363,7 +360,8 @@ static void report(struct run *run, const struct record *r)
 			err_sanitize(clean, sizeof(clean), text, strlen(text)));
 		break;
 	case RECORD_NOTE:
-		progress_note(p, "%s", r->text);
+		if (run->n_notes++ < VM_NOTES_MAX)
+			progress_note(p, "%s", r->text);
 		break;
 	default:
 		break;
@@ -430,6 +428,12 @@ static int send_reply(struct run *run, enum vm_channel kind, const struct buf *r
 	return err_set(e, -EIO, "the guest does not read what it is sent");
 }
 
+/* Of these a guest may send any number; the others are few (dialogue.h). */
+static bool may_be_left_out(enum record_type type)
+{
+	return type == RECORD_OUTPUT || type == RECORD_PROGRESS || type == RECORD_NOTE || type == RECORD_UNKNOWN;
+}
+
 /* A line came by one of the three ways. The first hello decides which of them is the channel. */
 static int take_record_line(struct run *run, enum vm_channel kind, const char *line, size_t len, bool truncated,
 	struct err *e)
@@ -462,6 +466,11 @@ static int take_record_line(struct run *run, enum vm_channel kind, const char *l
 		r = send_reply(run, kind, &reply, e);
 	if (r < 0)
 		return r;
+	run->record_bytes += len;
+	if (run->record_bytes > VM_RECORDS_MAX_BYTES && may_be_left_out(record.type)) {
+		result->records_cut = true;
+		return 0;
+	}
 	report(run, &record);
 	if (run->hooks->on_record)
 		run->hooks->on_record(run->hooks->ctx, &record, now_ms - run->start_ms);
@@ -531,7 +540,7 @@ static void watch_machine(struct run *run, uint64_t now_ms)
 	run->sample.now_ms = now_ms;
 	run->sample.cpu_ms = process_cpu_ms(run->pid);
 	run->finding = watch_take(&run->watch, &run->sample);
-	run->sample.has_program_counter = false;
+	run->sample.has_cpu_state = false;
 	if (run->stats_id == 0)
 		(void)!qmp_send(&run->qmp, "query-blockstats", NULL, &run->stats_id);
 	/* Only where it decides something: a CPU that stays where it is. */
@@ -747,7 +756,7 @@ static int describe_silence(const struct run *run, struct err *e)
 	switch (run->finding) {
 	case WATCH_DEAD_STUCK:
 		return err_set_kind(e, ERR_KIND_HOST, -ETIMEDOUT,
-			"the guest does not run under %s: its CPU stays at one instruction and nothing came on its console (is the "
+			"the guest does not run under %s: its CPU does not move and nothing came on its console (is the "
 			"kernel one for %s?)",
 			accel_name(run->attempt.kvm), arch_machine(run->config->arch));
 	case WATCH_DEAD_NO_BYTE:

@@ -30,9 +30,12 @@
 #include <stdint.h>
 
 #define VM_CONSOLE_MAX_BYTES (16u << 20) /* in the console's file: a talkative dpkg run is some 100 KiB */
+#define VM_RECORDS_MAX_BYTES (32u << 20) /* of records handed to on_record; then only steps and the verdict are */
+#define VM_NOTES_MAX 200		 /* of the guest's, shown to the person */
 #define VM_TAIL_MAX_BYTES 4096		 /* the last lines, sanitized */
 #define VM_TAIL_MAX_LINES 24
-#define VM_STEPS_MAX 64
+#define VM_STEPS_MAX 64		 /* kept in the result */
+#define VM_STEPS_LIMIT 1000	 /* a guest that begins more than these is not believed */
 #define VM_STALL_DEFAULT_MS 120000
 #define VM_TCG_FACTOR 3	  /* TCG gets this many times the stall time-out */
 #define VM_BUSY_FACTOR 10 /* a busy but silent guest gets this many times as long as an idle one */
@@ -104,6 +107,7 @@ struct vm_result {
 	uint64_t boot_ms;	 /* start of QEMU to hello; 0 before */
 	uint64_t total_ms;	 /* of the last try, start of QEMU to its end */
 	bool console_cut;	 /* the console's file reached VM_CONSOLE_MAX_BYTES */
+	bool records_cut;	 /* the records reached VM_RECORDS_MAX_BYTES */
 
 	struct vm_step steps[VM_STEPS_MAX]; /* in order; more than these are not kept */
 	size_t n_steps;

@@ -37,11 +37,11 @@ void watch_enter(struct watch *w, enum watch_phase phase, uint64_t now_ms)
 	w->phase_ms = w->sign_ms = w->alive_ms = now_ms;
 }
 
-static void note_program_counter(struct watch *w, const struct watch_sample *s)
+static void note_cpu_state(struct watch *w, const struct watch_sample *s)
 {
-	if (!s->has_program_counter)
+	if (!s->has_cpu_state)
 		return;
-	if (!w->last.has_program_counter || s->program_counter != w->last.program_counter) {
+	if (!w->last.has_cpu_state || s->cpu_state != w->last.cpu_state) {
 		w->n_stuck = 0;
 		w->stuck_since_ms = s->now_ms;
 	}
@@ -60,7 +60,7 @@ enum watch_finding watch_take(struct watch *w, const struct watch_sample *s)
 	       (s->cpu_ms - w->last.cpu_ms) * 100 >= elapsed_ms * WATCH_BUSY_PERCENT;
 	if (busy)
 		w->alive_ms = s->now_ms;
-	note_program_counter(w, s);
+	note_cpu_state(w, s);
 	w->last = *s;
 
 	if (w->phase == WATCH_NO_BYTE && s->console_bytes > 0)

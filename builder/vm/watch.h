@@ -2,8 +2,8 @@
  *
  * A sign of life is a record, a byte on the console, or a disk operation. A machine whose process uses at least a fourth of one CPU
  * between two samples is busy. It is dead when it gave no sign and was not busy for stall_ms, or when it was busy without
- * a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms, or sooner when its virtual CPU stays
- * at one instruction (WATCH_STUCK_SAMPLES samples and stuck_ms: kernels that run do not, and none sleeps before its console).
+ * a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms, or sooner when the registers of its
+ * virtual CPU stay as they are (WATCH_STUCK_SAMPLES samples and stuck_ms: kernels that run do not, and none sleeps before its console).
  * Before init's hello it is hello_ms since the start, whatever the signs. After the verdict was acknowledged, end_ms. */
 #ifndef IMGBUILD_BUILDER_VM_WATCH_H
 #define IMGBUILD_BUILDER_VM_WATCH_H
@@ -35,8 +35,8 @@ struct watch_sample {
 	uint64_t now_ms;
 	uint64_t console_bytes, records, disk_operations; /* so far; each only grows */
 	uint64_t cpu_ms;     /* CPU time of QEMU's process so far */
-	uint64_t program_counter; /* of the virtual CPU that boots, when has_program_counter */
-	bool has_program_counter;
+	uint64_t cpu_state; /* digest of the registers of the virtual CPU that boots, when has_cpu_state */
+	bool has_cpu_state;
 };
 
 struct watch {

@@ -62,14 +62,14 @@ static void test_silence_before_the_first_byte(void **state)
 
 	/* A CPU that stays where it is is known sooner, one that moves is not. */
 	m = machine();
-	m.sample.has_program_counter = true;
-	m.sample.program_counter = 0xfff0;
+	m.sample.has_cpu_state = true;
+	m.sample.cpu_state = 0xfff0;
 	assert_int_equal(seconds_until(&m, &f), 8);
 	assert_int_equal(f, WATCH_DEAD_STUCK);
 	m = machine();
-	m.sample.has_program_counter = true;
+	m.sample.has_cpu_state = true;
 	for (int i = 0; i < 9; i++) {
-		m.sample.program_counter = (uint64_t)i / 4;
+		m.sample.cpu_state = (uint64_t)i / 4;
 		assert_int_equal(second(&m), WATCH_ALIVE);
 	}
 }
@@ -233,6 +233,9 @@ static void test_dialogue_keeps_what_failed(void **state)
 		assert_int_equal(talk(&a, &reply, &e, BEGIN("a"), END("a", 0), NULL), 0);
 	assert_int_equal(result->n_steps, VM_STEPS_MAX);
 	assert_string_equal(result->step, "");
+	for (int i = VM_STEPS_MAX + 5; i < VM_STEPS_LIMIT; i++)
+		assert_int_equal(talk(&a, &reply, &e, BEGIN("a"), END("a", 0), NULL), 0);
+	assert_int_equal(talk(&a, &reply, &e, BEGIN("a"), NULL), -EBADMSG);
 	assert_int_equal(talk(&a, &reply, &e, FAILED, NULL), 0);
 	assert_string_equal(result->step, "b");
 	assert_int_equal(result->reason, REASON_SIGNAL);

@@ -163,13 +163,9 @@ int main(void)
 	open_channel(kind);
 	if (strcmp(what, "not-json") == 0)
 		say("{\"v\":1,");
-	if (strcmp(what, "no-hello") == 0)
-		say("{\"v\":1,\"type\":\"note\",\"text\":\"x\"}");
 	greet();
 	if (strcmp(what, "reset") == 0)
 		reboot(RB_AUTOBOOT);
-	if (strcmp(what, "greeted-poweroff") == 0)
-		power_off();
 	if (strcmp(what, "huge") == 0)
 		for (;;)
 			fputs("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", channel);
@@ -177,11 +173,6 @@ int main(void)
 	if (strcmp(what, "hang") == 0)
 		for (;;)
 			pause();
-	if (strcmp(what, "spin") == 0)
-		for (;;)
-			;
-	if (strcmp(what, "early") == 0)
-		verdict(nonce, "\"result\":\"passed\"");
 	if (strcmp(what, "fail") == 0) {
 		step_end(7);
 		verdict(nonce, "\"result\":\"failed\",\"step\":\"setup\",\"reason\":\"exit\",\"exit\":7,\"signal\":0,\"text\":\"it broke\"");
