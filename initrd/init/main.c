@@ -7,6 +7,7 @@
 #include "initrd/init/mount.h"
 #include "initrd/init/poweroff.h"
 #include "initrd/init/step.h"
+#include "initrd/init/unithelper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -159,7 +160,11 @@ int main(int argc, char **argv)
 	struct fail f = { .exit = 0 };
 	struct job job;
 
-	(void)argc;
+	const char *slash = strrchr(argv[0], '/');
+
+	/* A step shows this program to maintainer scripts under another name. */
+	if (strcmp(slash ? slash + 1 : argv[0], UNITHELPER_NAME) == 0)
+		return unithelper_main(argc, argv);
 	if (getpid() != 1)
 		return 2; /* not for people */
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -1,5 +1,6 @@
 #include "initrd/init/view.h"
 #include "initrd/init/mount.h"
+#include "initrd/init/unithelper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -214,6 +215,21 @@ static int write_stubs(struct fail *f)
 	return 0;
 }
 
+/* Put this very program first in PATH under the name of the one it stands in for. */
+static int show_unithelper(struct fail *f)
+{
+	const char *where = TARGET_PATH STUBS_PATH "/" UNITHELPER_NAME;
+	int fd;
+
+	if (access(TARGET_PATH "/usr/bin/" UNITHELPER_NAME, F_OK) < 0)
+		return 0;
+	fd = open(where, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+	if (fd < 0)
+		return fail_set(f, "mount", "cannot make %s: %s", where, strerror(errno));
+	(void)close(fd);
+	return bind_read_only("/init", where, f);
+}
+
 static bool target_has_dpkg(void)
 {
 	struct stat st;
@@ -236,7 +252,9 @@ static int show_payload(bool with_inputs, struct fail *f)
 		return fail_set(f, "mount", "cannot cover the inputs: %s", strerror(errno));
 	if (with_inputs && bind_read_only(INPUTS_PATH, TARGET_PATH INPUTS_PATH, f) < 0)
 		return -1;
-	return target_has_dpkg() ? write_stubs(f) : 0;
+	if (!target_has_dpkg())
+		return 0;
+	return write_stubs(f) < 0 ? -1 : show_unithelper(f);
 }
 
 /* Give up what lets root act on the machine instead of the image, for this process and all it will start. */
