@@ -13,10 +13,10 @@ export no_proxy='*' NO_PROXY='*'
 
 fixture() { "$TOP/tests/fixtures/$1" "${@:2}" 2>/dev/null; }
 
-# Run the program; its exit status, stdout and stderr are left in variables and shown when the test fails.
+# Run the program, with $PATH_FOR_IMGBUILD where that is set; its exit status, stdout and stderr are left in variables and shown when the test fails.
 run_imgbuild() {
 	status=0
-	"$IMGBUILD" --no-color "$@" >"$BATS_TEST_TMPDIR/stdout" 2>"$BATS_TEST_TMPDIR/stderr" || status=$?
+	PATH=${PATH_FOR_IMGBUILD:-$PATH} "$IMGBUILD" --no-color "$@" >"$BATS_TEST_TMPDIR/stdout" 2>"$BATS_TEST_TMPDIR/stderr" || status=$?
 	stdout=$(cat "$BATS_TEST_TMPDIR/stdout")
 	stderr=$(cat "$BATS_TEST_TMPDIR/stderr")
 	printf '%s\n' "+ imgbuild $*" "status $status" "stdout: $stdout" "stderr: $stderr"

@@ -119,10 +119,8 @@ setup() {
 	grep -x quick <<<"$output"
 }
 
-@test "again: the same path, at once, without QEMU and without the base" {
-	mv "$plan/base.qcow2" "$plan/away"
-	PATH=/usr/bin/nowhere run_imgbuild "$plan/plan.toml"
-	mv "$plan/away" "$plan/base.qcow2"
+@test "again: the same path, at once, without QEMU" {
+	PATH_FOR_IMGBUILD=/nowhere run_imgbuild "$plan/plan.toml"
 	expect_status 0
 	expect_equal "$stdout" "$entry"
 }
