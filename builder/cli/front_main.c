@@ -101,10 +101,10 @@ static int print_help(const struct options *o, struct terminal *t)
 	struct err e = ERR_INIT;
 
 	if (o->verb == VERB_HELP && o->args.n > 0) {
-		for (v = VERB_BUILD; v < VERB_HELP; v = (enum verb)(v + 1))
+		for (v = VERB_BUILD; v < VERB_COUNT; v = (enum verb)(v + 1))
 			if (strcmp(verb_name(v), o->args.items[0]) == 0)
 				break;
-		if (v == VERB_HELP) {
+		if (v == VERB_COUNT) {
 			(void)err_set_kind(&e, ERR_KIND_USAGE, -EINVAL, "there is no verb `%s`; see imgbuild --help",
 				o->args.items[0]);
 			return report_failure(t, NULL, &e);
