@@ -1,4 +1,5 @@
 #include "builder/build.h"
+#include "builder/fetch_list.h"
 #include "builder/outcome.h"
 #include "builder/resolve.h"
 #include "lib/io.h"
@@ -105,6 +106,16 @@ static int make_disk(struct building *b, struct err *e)
 	return r;
 }
 
+/* Everything from outside, in one go, so that all that is missing is named at once. */
+static int fetch_inputs(const struct building *b, const struct digest *base, struct err *e)
+{
+	_cleanup_fetch_list_ struct fetch_list list = { 0 };
+	bool has_root = root_is_cached(publisher_store(b->env->publisher), b->p, base);
+	int r = fetch_list_add_plan(&list, b->env, b->p, has_root, e);
+
+	return r < 0 ? r : fetch_list_run(&list, b->env, e);
+}
+
 /* Everything that the boot needs, at hand. */
 static int gather(struct building *b, struct err *e)
 {
@@ -114,6 +125,8 @@ static int gather(struct building *b, struct err *e)
 	struct digest base;
 	int r = lock_base_digest(p->plan, &p->lock, p->arch, &p->locals, &base, e);
 
+	if (r == 0)
+		r = fetch_inputs(b, &base, e);
 	if (r == 0)
 		r = root_get(env, p, &base, &b->root, e);
 	if (r == 0)

@@ -1,8 +1,7 @@
 #include "builder/debs.h"
+#include "builder/fetch_list.h"
 #include "builder/packages/deb.h"
 #include "builder/packages/deb822.h"
-#include "builder/packages/metadata.h"
-#include "builder/packages/place.h"
 #include "lib/pool.h"
 
 #include <fcntl.h>
@@ -27,69 +26,13 @@ void debs_release(struct debs *debs)
 	*debs = (struct debs){ 0 };
 }
 
-/* Where this host's apt fetches from: --mirror host. */
-static int read_host_mirrors(enum arch arch, struct strv *ret, struct err *e)
-{
-	_cleanup_close_ int root_fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct pkg_host_fs host = pkg_host_fs_folder(&root_fd);
-
-	if (root_fd < 0)
-		return err_set_errno(e, -errno, "cannot open `/`");
-	return pkg_host_mirrors(&host, arch, ret, e);
-}
-
-/* Where one .deb of the lock can be had: the mirrors of its archive that env knows, then the archive itself. */
-static int deb_urls(const struct build_env *env, const struct strv *host_mirrors, const struct lock_package *package,
-	struct strv *ret, struct err *e)
-{
-	_cleanup_strv_ struct strv places = { 0 };
-	int r;
-
-	if (!package->uri || !package->file)
-		return err_set_kind(e, ERR_KIND_USAGE, -ENOENT,
-			"the lock does not say where %s %s comes from; run `imgbuild lock` again", package->name,
-			package->version);
-	r = pkg_mirror_places(package->uri, env->mirrors, env->n_mirrors, host_mirrors, &places, e);
-	if (r < 0)
-		return r;
-	if (!strv_contains(&places, package->uri) && strv_add(&places, package->uri) < 0)
-		return err_set(e, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < places.n; i++)
-		if (strv_addf(ret, "%s/%s", places.items[i], package->file) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	return 0;
-}
-
 int debs_fetch(const struct build_env *env, const struct prepared *p, const struct lock_package *packages, size_t n,
 	struct err *e)
 {
-	struct fetch_options options = build_env_fetch_options(env);
-	_cleanup_free_ struct fetch_request *requests = calloc(n + 1, sizeof(*requests));
-	_cleanup_free_ struct fetch_result *results = calloc(n + 1, sizeof(*results));
-	_cleanup_strv_ struct strv host_mirrors = { 0 };
-	struct strv *urls = calloc(n + 1, sizeof(*urls));
-	int r = 0;
+	_cleanup_fetch_list_ struct fetch_list list = { 0 };
+	int r = fetch_list_add_packages(&list, env, p->arch, packages, n, e);
 
-	if (!requests || !results || !urls)
-		r = err_set(e, -ENOMEM, "out of memory");
-	if (r == 0 && env->host_mirror)
-		r = read_host_mirrors(p->arch, &host_mirrors, e);
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		r = deb_urls(env, &host_mirrors, &packages[i], &urls[i], e);
-		requests[i] = (struct fetch_request){ .label = packages[i].name,
-			.urls = (const char *const *)urls[i].items,
-			.n_urls = urls[i].n,
-			.sha256 = packages[i].sha256,
-			.size_bytes = packages[i].size_bytes };
-	}
-	if (r == 0 && n > 0)
-		r = fetch_all(env->publisher, requests, n, &options, results, e);
-	if (r == 0)
-		fetch_results_release(results, n);
-	for (size_t i = 0; urls && i < n; i++)
-		strv_release(&urls[i]);
-	free(urls);
-	return r < 0 ? err_default_kind(e, ERR_KIND_INPUT) : 0;
+	return r < 0 ? r : fetch_list_run(&list, env, e);
 }
 
 static int read_identity(struct deb *deb, struct err *e)

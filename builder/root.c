@@ -219,6 +219,16 @@ static int find_root(const struct store *store, const struct digest *base_sha256
 	return r < 0 ? r : -ENOENT;
 }
 
+bool root_is_cached(const struct store *store, const struct prepared *p, const struct digest *base_sha256)
+{
+	_cleanup_free_ char *path = NULL;
+	struct err ignored = ERR_INIT;
+	char selector[320];
+
+	root_selector(&p->plan->base[p->arch].partition, selector);
+	return find_root(store, base_sha256, selector, p->arch, &path, &ignored) == 0;
+}
+
 static int open_image(const char *path, const char *name, int *ret_fd, struct blockdev **ret_dev, struct ext4 **ret_fs,
 	struct err *e)
 {

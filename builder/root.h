@@ -35,6 +35,9 @@ struct root {
 int root_get(const struct build_env *env, const struct prepared *p, const struct digest *base_sha256, struct root *ret,
 	struct err *e) _must_check_;
 
+/* Whether the cache has that root already, so that the base itself need not be fetched. */
+bool root_is_cached(const struct store *store, const struct prepared *p, const struct digest *base_sha256);
+
 void root_release(struct root *r);
 #define _cleanup_root_ _cleanup_(root_release)
 

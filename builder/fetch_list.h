@@ -1,0 +1,43 @@
+/* Files to be had, gathered and then fetched in one go: several at once, and when something is missing, all of it is named.
+ *
+ * Add what a build needs, run the list once; what the store has already costs nothing. Strings are copied. Releasing a list that was
+ * never filled is fine. One thread. Errors: those of cache/fetch.h. */
+#ifndef IMGBUILD_BUILDER_FETCH_LIST_H
+#define IMGBUILD_BUILDER_FETCH_LIST_H
+
+#include "builder/env.h"
+#include "builder/prepare.h"
+
+struct fetch_item {
+	char *label;
+	struct strv urls;
+	struct digest sha256, sha512;
+	uint64_t size_bytes;
+};
+
+struct fetch_list {
+	struct fetch_item *items;
+	size_t n, capacity;
+	struct strv host_mirrors; /* --mirror host, read when the first package is added */
+	bool has_host_mirrors;
+};
+
+/* Add a file of one URL. Digests that are DIGEST_NONE and a size of 0 are not known. */
+int fetch_list_add(struct fetch_list *list, const struct wanted_file *file, struct err *e) _must_check_;
+
+/* Add n packages of the lock: from the mirrors of their archive that env knows, else from the archive itself. */
+int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env, enum arch arch,
+	const struct lock_package *packages, size_t n, struct err *e) _must_check_;
+
+/* Add everything that building the plan takes and that its lock pins: kernel, packages, files by URL; and the base unless
+ * `has_root`, when its root lies in the cache. */
+int fetch_list_add_plan(struct fetch_list *list, const struct build_env *env, const struct prepared *p, bool has_root,
+	struct err *e) _must_check_;
+
+/* Fetch all of it into the store. */
+int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct err *e) _must_check_;
+
+void fetch_list_release(struct fetch_list *list);
+#define _cleanup_fetch_list_ _cleanup_(fetch_list_release)
+
+#endif
