@@ -91,11 +91,11 @@ static int decode_block(struct deb822_value *rest, struct buf *into, struct err 
 	while (deb822_line_next(rest, &line)) {
 		line = deb822_trim(line);
 		if (starts_with(line, "-----END PGP PUBLIC KEY BLOCK-----")) {
+			if (into->len == start)
+				return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "an armoured key without contents");
 			if (has_crc && crc != crc24(into->data + start, into->len - start))
 				return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "the armoured key's checksum does not match: "
 					"it was damaged");
-			if (into->len == start)
-				return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "an armoured key without contents");
 			return 0;
 		}
 		if (in_headers) {

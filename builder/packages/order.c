@@ -7,7 +7,8 @@
 struct going_in {
 	uint32_t version;
 	bool unpacked, configured;
-	bool in_closure; /* while a configure run is put together */
+	bool tried;	 /* while a configure run is put together: it is needed by the item that is looked at */
+	bool in_run;	 /* and: it will be in that run */
 };
 
 struct ordering {
@@ -277,9 +278,9 @@ static int gather_closure(struct ordering *o, size_t i, struct err *e)
 {
 	const struct pkg_relations *r;
 
-	if (o->in[i].in_closure || o->in[i].configured)
+	if (o->in[i].tried || o->in[i].in_run || o->in[i].configured)
 		return 1;
-	o->in[i].in_closure = true;
+	o->in[i].tried = true;
 	r = pkg_universe_relations(&o->u, o->in[i].version, e);
 	if (!r)
 		return e->code;
@@ -302,41 +303,54 @@ static int gather_closure(struct ordering *o, size_t i, struct err *e)
 	return 1;
 }
 
-/* Configure what keeps an item from being unpacked. Returns 1 when a run was added, 0 when none can be. */
-static int configure_for(struct ordering *o, size_t i, struct err *e)
+/* Gather what keeps an item from being unpacked and can be configured now. Returns 1 when that is something. */
+static int gather_for(struct ordering *o, size_t i, struct err *e)
 {
 	const struct pkg_relations *r = pkg_universe_relations(&o->u, o->in[i].version, e);
-	struct pkg_op *op;
 	bool any = false;
+	int g = 1;
 
 	if (!r)
 		return e->code;
-	for (size_t k = 0; k < o->n; k++)
-		o->in[k].in_closure = false;
-	for (size_t d = 0; d < r->n_deps; d++) {
+	for (size_t d = 0; d < r->n_deps && g > 0; d++) {
 		uint32_t name;
-		int g;
 
 		if (r->deps[d].kind != PKG_DEP_PRE_DEPENDS || dep_served(o, r, &r->deps[d], true, &name) != SERVICE_UNPACKED)
 			continue;
 		g = gather_closure(o, o->item_of[name], e);
-		if (g <= 0)
-			return g;
 		any = true;
 	}
-	if (!any)
-		return 0;
-	op = append_op(o, PKG_OP_CONFIGURE);
-	if (!op)
-		return out_of_memory(e);
 	for (size_t k = 0; k < o->n; k++) {
-		if (!o->in[k].in_closure)
-			continue;
-		if (op_add_item(o, op, k, e) < 0)
-			return e->code;
-		o->in[k].configured = true;
+		o->in[k].in_run |= o->in[k].tried && g > 0;
+		o->in[k].tried = false;
 	}
-	return 1;
+	return g < 0 ? g : any && g > 0;
+}
+
+/* Configure, in one run, what keeps items from being unpacked. Returns 1 when a run was added, 0 when none can be. */
+static int configure_blockers(struct ordering *o, struct err *e)
+{
+	struct pkg_op *op = NULL;
+
+	for (size_t i = 0; i < o->n; i++) {
+		int r = o->in[i].unpacked ? 0 : gather_for(o, i, e);
+
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; i < o->n; i++) {
+		if (!o->in[i].in_run)
+			continue;
+		if (!op)
+			op = append_op(o, PKG_OP_CONFIGURE);
+		if (!op)
+			return out_of_memory(e);
+		if (op_add_item(o, op, i, e) < 0)
+			return e->code;
+		o->in[i].configured = true;
+		o->in[i].in_run = false;
+	}
+	return op != NULL;
 }
 
 static int loop_error(const struct ordering *o, struct err *e)
@@ -362,10 +376,7 @@ static int order_unpacking(struct ordering *o, struct err *e)
 		left -= (size_t)r;
 		if (left == 0)
 			break;
-		r = 0;
-		for (size_t i = 0; i < o->n && r == 0; i++)
-			if (!o->in[i].unpacked)
-				r = configure_for(o, i, e);
+		r = configure_blockers(o, e);
 		if (r < 0)
 			return r;
 		if (r > 0)

@@ -251,7 +251,7 @@ static void refuses_bad_armour(void **state)
 {
 #define BEGIN "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
 #define END "-----END PGP PUBLIC KEY BLOCK-----\n"
-	static const char *const bad[] = { "", "no key", BEGIN, BEGIN "\nAAAA\n", BEGIN END, BEGIN "\nAA*A\n" END,
+	static const char *const bad[] = { "", "no key", BEGIN, BEGIN "\nAAAA\n", BEGIN END, BEGIN "\n=AAAA\n" END, BEGIN "\nAA*A\n" END,
 		BEGIN "\nAAAA\n=AA\n" END, BEGIN "\nAAAA\n=AAAA\nBBBB\n" END, BEGIN "\nA===\n" END, BEGIN "\nAA==AA\n" END };
 
 	(void)state;
