@@ -2,10 +2,9 @@
 
 #include <string.h>
 
-int guest_path_parse(const char *s, size_t len, struct guest_path *ret, struct err *e)
+int guest_path_check(const char *s, size_t len, struct err *e)
 {
 	char shown[128];
-	char *copy;
 
 	(void)err_sanitize(shown, sizeof(shown), s, len);
 	if (len == 0 || s[0] != '/')
@@ -32,6 +31,16 @@ int guest_path_parse(const char *s, size_t len, struct guest_path *ret, struct e
 				n, shown, GUEST_PATH_PART_MAX_BYTES);
 		i += n + 1;
 	}
+	return 0;
+}
+
+int guest_path_parse(const char *s, size_t len, struct guest_path *ret, struct err *e)
+{
+	int r = guest_path_check(s, len, e);
+	char *copy;
+
+	if (r < 0)
+		return r;
 	copy = strndup(s, len);
 	if (!copy)
 		return err_set(e, -ENOMEM, "out of memory");

@@ -18,6 +18,9 @@ struct guest_path {
 	char *text; /* NULL: none */
 };
 
+/* Validate (s, len). Returns 0, or -EINVAL when it is no such path, with the reason in *e. */
+int guest_path_check(const char *s, size_t len, struct err *e) _must_check_;
+
 /* Validate (s, len) and copy it. Returns 0; -EINVAL when it is no such path, with the reason in *e; -ENOMEM. */
 int guest_path_parse(const char *s, size_t len, struct guest_path *ret, struct err *e) _must_check_;
 

@@ -194,6 +194,7 @@ static int content_digest(const struct maker *m, const char *prefix, const char 
 {
 	_cleanup_free_ char *slot = NULL;
 	const struct lock_blob *answer;
+	struct digest question;
 
 	*ret_local = NULL;
 	if (l->url && l->sha256.algorithm != DIGEST_NONE) {
@@ -203,6 +204,11 @@ static int content_digest(const struct maker *m, const char *prefix, const char 
 	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
 		return out_of_memory(m->e);
 	if (l->url) {
+		/* Asked for itself, so that running out of memory is not taken for an answer that is not there. */
+		int r = lock_question_source(m->plan, slot, &question, m->e);
+
+		if (r < 0)
+			return r;
 		answer = lock_source_find(m->whole_lock, m->plan, m->arch, slot);
 		if (!answer)
 			return not_answered(m, slot);

@@ -108,6 +108,9 @@ static int ask_repository(const struct plan_repository *r, const struct plan_loc
 	_cleanup_json_ json_t *j = NULL;
 	int code;
 
+	/* Not left to json_pack(): its "s*" takes running out of memory for a value that may be left out. */
+	if (!uri)
+		return err_set(e, -ENOMEM, "out of memory");
 	if (r->key) {
 		if (asprintf(&slot, "key:%s", r->key) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
@@ -115,9 +118,9 @@ static int ask_repository(const struct plan_repository *r, const struct plan_loc
 		if (!key || key->digest.algorithm == DIGEST_NONE)
 			return err_set(e, -ENOKEY, "the digest of the repository's key `%s` is not known", r->key);
 	}
-	j = json_pack("{s:s*, s:s, s:o, s:o}", "uri", uri, "suite", r->suite, "components", json_of_set(&r->components), "key",
+	j = json_pack("{s:s, s:s, s:o, s:o}", "uri", uri, "suite", r->suite, "components", json_of_set(&r->components), "key",
 		json_of_digest(key ? &key->digest : &none));
-	if (!j || !uri)
+	if (!j)
 		return err_set(e, -ENOMEM, "out of memory");
 	code = canonical_append(j, &text, e);
 	if (code == 0 && strv_add(into, buf_str(&text)) < 0)

@@ -570,12 +570,9 @@ static bool is_key_line(const char *s)
 /* An absolute path whose parts may have wildcards, but which does not stand for everything. */
 static bool is_cleanup_pattern(const char *s)
 {
-	struct guest_path path = { NULL };
 	struct err e = ERR_INIT;
-	bool ok = guest_path_parse(s, strlen(s), &path, &e) == 0;
 
-	guest_path_release(&path);
-	return ok && s[1 + strspn(s + 1, "*?/")] != '\0';
+	return guest_path_check(s, strlen(s), &e) == 0 && s[1 + strspn(s + 1, "*?/")] != '\0';
 }
 
 static void read_packages(const struct leaf *l)
@@ -865,7 +862,10 @@ static void *add_file(struct reader *r, const struct toml_member *m, const struc
 
 	(void)v;
 	if (guest_path_parse(m->key.data, m->key.len, &path, &e) < 0) {
-		fault(r, m->key_offset, "[files]: %s", e.message);
+		if (e.code == -ENOMEM)
+			r->out_of_memory = true;
+		else
+			fault(r, m->key_offset, "[files]: %s", e.message);
 		return NULL;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(not_ours); i++)
