@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 enum {
-	CHUNK_MAX_BYTES = 1 << 20, /* more does not fit the processor's cache and is slower */
+	CHUNK_MAX_BYTES = 1 << 20, /* large enough that writers seldom meet at the lock of the file */
 	CHUNK_MIN_BYTES = 256 << 10
 };
 
