@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <libdeflate.h>
 #include <pthread.h>
-#include <sys/stat.h>
 #include <zstd.h>
 
 /* Section "Header" of qcow2.rst. All numbers are big-endian. */
@@ -682,7 +681,7 @@ static int refuse_backing_file(struct qcow *q, const uint8_t *header, struct err
 	if (offset == 0 || size == 0)
 		return 0;
 	if (size > sizeof(raw) || read_file(q, raw, size, offset, "the backing file's name", &ignored) < 0)
-		(void)strcpy(name, "?");
+		(void)snprintf(name, sizeof(name), "?");
 	else
 		(void)err_sanitize(name, sizeof(name), raw, size);
 	return err_set_kind(e, ERR_KIND_INPUT, -EOPNOTSUPP,
@@ -800,11 +799,11 @@ int qcow_open(int fd, struct blockdev **ret, struct err *e)
 	_cleanup_blockdev_ struct blockdev *dev = NULL;
 	uint8_t header[H_READ_BYTES] = { 0 };
 	struct qcow *q;
-	struct stat st;
+	off_t end = lseek(fd, 0, SEEK_END);
 	ssize_t n;
 	int r;
 
-	if (fstat(fd, &st) < 0)
+	if (end < 0)
 		return err_set_errno(e, -errno, "cannot tell the size of the qcow2 image");
 	q = calloc(1, sizeof(*q));
 	if (!q)
@@ -813,7 +812,7 @@ int qcow_open(int fd, struct blockdev **ret, struct err *e)
 	(void)pthread_mutex_init(&q->lock, NULL);
 	q->dev = (struct blockdev){ .read = qcow_read, .next_extent = qcow_next_extent, .free = qcow_free };
 	q->fd = fd;
-	q->file_bytes = (uint64_t)st.st_size;
+	q->file_bytes = (uint64_t)end;
 	n = pread_full(fd, header, sizeof(header), 0);
 	if (n < 0)
 		return err_set_errno(e, (int)n, "cannot read the header of the qcow2 image");

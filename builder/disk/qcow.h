@@ -1,7 +1,7 @@
 /* A reader for qcow2 images, as a struct blockdev.
  *
  * Order of calls: qcow_open(); then reads through the block device in any order; blockdev_free().
- * Ownership: the descriptor is lent and must outlive the device; its offset is neither used nor changed.
+ * Ownership: the descriptor is lent and must outlive the device; its offset is not kept.
  * Units: bytes everywhere.
  * Concurrency: read and next_extent may be called from several threads at once. Tables are looked up under one lock;
  * reading and unpacking go on outside it.

@@ -471,8 +471,7 @@ static int walk_tar(struct input *in, enum disk_packing packing, unsigned want, 
 
 static int unpack_tar(struct input *in, enum disk_packing packing, struct output *out, char *ret_member, struct err *e)
 {
-	struct members *m = calloc(1, sizeof(*m));
-	_cleanup_free_ void *m_owned = m;
+	_cleanup_free_ struct members *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m)
@@ -561,17 +560,21 @@ static int open_plain(int fd, const uint8_t *head, size_t len, uint64_t size, st
 static int read_head(int fd, uint8_t *head, size_t *ret_len, uint64_t *ret_size, struct err *e)
 {
 	struct stat st;
+	off_t end;
 	ssize_t n;
 
 	if (fstat(fd, &st) < 0)
 		return err_set_errno(e, -errno, "cannot look at the disk image");
-	if (!S_ISREG(st.st_mode))
-		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the disk image is not a regular file");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the disk image is neither a file nor a block device");
+	end = lseek(fd, 0, SEEK_END); /* a block device has no st_size */
+	if (end < 0)
+		return err_set_errno(e, -errno, "cannot tell the size of the disk image");
 	n = pread_full(fd, head, HEAD_BYTES, 0);
 	if (n < 0)
 		return err_set_errno(e, (int)n, "cannot read the disk image");
 	*ret_len = (size_t)n;
-	*ret_size = (uint64_t)st.st_size;
+	*ret_size = (uint64_t)end;
 	return 0;
 }
 
