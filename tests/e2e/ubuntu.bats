@@ -52,7 +52,7 @@ setup() {
 }
 
 @test "with the entry's initrd the modular kernel boots, and modprobe finds its modules" {
-	run boot_entry "$entry" --shell -- 'uname -r' 'modprobe -n virtio_net && echo found' 'modprobe virtio_net && lsmod | grep -c virtio_net'
+	run boot_entry "$entry" --shell -- 'uname -r' 'modprobe -D virtio_net && echo found' 'modprobe virtio_net && lsmod | grep -c virtio_net'
 	echo "$output"
 	expect_equal "$status" 0
 	grep -qx "$release" <<<"$output"
