@@ -11,7 +11,7 @@
  *   module NAME PATH                insert the kernel module at PATH of the initrd; "already there" is fine
  *   root DEVICE FSTYPE              wait for the block device and mount it at /target, read-write, nodev
  *   grow                            grow the mounted ext4 to the size of its device
- *   label TEXT                      give the mounted ext4 a label, at most 16 bytes
+ *   label TEXT                      give the mounted ext4 this label: 1 to 16 bytes
  *   step NAME TITLE                 a step begins: all verbs up to the next `step` are its parts, run inside the target,
  *                                   in namespaces of their own where the kernel has them; the first that fails ends the job
  *   dpkg-remove PKG…                dpkg --force-depends --remove PKG… (what a conflict asks for)

@@ -13,16 +13,6 @@
 
 #define ROOT_WAIT_MS 30000
 
-/* Where the ext superblock lies and what of it is needed. SOURCE: linux Documentation/filesystems/ext4/super.rst. */
-enum {
-	EXT_SUPER_START = 1024,
-	EXT_SUPER_SIZE = 1024,
-	EXT_MAGIC_OFFSET = 0x38,
-	EXT_UUID_OFFSET = 0x68,
-	EXT_LABEL_OFFSET = 0x78,
-	EXT_LABEL_SIZE = 16,
-};
-
 /* What the command line says about the root. */
 struct boot_options {
 	char root[256], fstype[32], flags[512], init[256];

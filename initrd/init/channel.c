@@ -226,7 +226,7 @@ int channel_greet(struct channel *c)
 		say("no greeting came from the host: %s", strerror(-r));
 		return -1;
 	}
-	if (json_get(line, "v", version, sizeof(version)) < 0 || atoi(version) != PROTOCOL_VERSION ||
+	if (json_get(line, "v", version, sizeof(version)) < 0 || strtol(version, NULL, 10) != PROTOCOL_VERSION ||
 		json_get(line, "nonce", c->nonce, sizeof(c->nonce)) < 0 || strlen(c->nonce) != NONCE_HEX_LEN) {
 		say("the host's greeting is not of version %d with a nonce of %d digits", PROTOCOL_VERSION, NONCE_HEX_LEN);
 		explicit_bzero(c->nonce, sizeof(c->nonce));

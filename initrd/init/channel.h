@@ -18,10 +18,15 @@ int channel_open(struct channel *c);
 /* Say hello and wait for the greeting. Returns 0 or -1. */
 int channel_greet(struct channel *c);
 
+/* Send one record each. Nothing is reported back: a channel that fails is given up, and the host sees the silence. */
 void channel_step_begin(struct channel *c, const char *name, const char *title);
-void channel_output(struct channel *c, const char *step, const char *bytes, size_t len); /* len <= OUTPUT_DATA_MAX_BYTES */
+/* len <= OUTPUT_DATA_MAX_BYTES. */
+void channel_output(struct channel *c, const char *step, const char *bytes, size_t len);
+/* total: 0 while unknown. */
 void channel_progress(struct channel *c, const char *step, unsigned done, unsigned total, const char *what);
+/* The step's exit status and signal are those of its failure. */
 void channel_step_end(struct channel *c, const char *name, int exit, int signal, uint64_t duration_ms);
+/* For the person and the manifest. */
 void channel_note(struct channel *c, const char *text);
 
 /* Report the end: passed where f->reason is empty. `step` is "" outside any step. */

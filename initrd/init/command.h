@@ -48,7 +48,9 @@ bool command_exists(const char *name);
 /* The place, as the step sees it, of PATH of the initrd (both begin with /imgbuild/). Returns false when it is no such path. */
 bool command_payload_path(const char *path, char *ret, size_t size);
 
+/* Send a note to the host. */
 void command_note(struct step_context *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Send a progress record; total is 0 while unknown. */
 void command_progress(struct step_context *s, unsigned done, unsigned total, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
 #endif

@@ -26,6 +26,7 @@ struct progress {
 	const char *device; /* of the mounted root, or NULL */
 	const char *step;   /* the step that runs or failed; "" outside any */
 	int64_t clock_seconds;
+	const char *late_label; /* what must be written after the unmount, or NULL */
 };
 
 static int set_clock(const char *seconds, struct progress *p, struct fail *f)
@@ -79,6 +80,7 @@ static int run_verbs(const struct job *job, size_t i, struct channel *c, struct 
 	while (i < job->n && r == 0) {
 		const struct verb *v = &job->verbs[i++];
 		size_t first = i;
+		bool late = false;
 
 		switch (v->kind) {
 		case VERB_CLOCK:
@@ -95,7 +97,8 @@ static int run_verbs(const struct job *job, size_t i, struct channel *c, struct 
 			r = p->device ? mount_grow(p->device, f) : fail_set(f, "internal", "`grow` comes before `root`");
 			break;
 		case VERB_LABEL:
-			r = p->device ? mount_label(v->fields[0], f) : fail_set(f, "internal", "`label` comes before `root`");
+			r = p->device ? mount_label(v->fields[0], &late, f) : fail_set(f, "internal", "`label` comes before `root`");
+			p->late_label = r == 0 && late ? v->fields[0] : NULL;
 			break;
 		case VERB_STEP:
 			while (i < job->n && job->verbs[i].kind != VERB_STEP)
@@ -126,7 +129,7 @@ static void run_boot(const struct job *job, char *const *argv)
 		(void)boot_root(argv, &f);
 	say("cannot boot: %s", f.text);
 	/* The command line's panic= says what is wanted of a machine that cannot go on; without it, it ends here. */
-	if (read_text_at(AT_FDCWD, "/proc/sys/kernel/panic", panic, sizeof(panic)) > 0 && atoi(panic) != 0)
+	if (read_text_at(AT_FDCWD, "/proc/sys/kernel/panic", panic, sizeof(panic)) > 0 && strtol(panic, NULL, 10) != 0)
 		exit(1);
 	power_off();
 }
@@ -149,6 +152,8 @@ static void run_job(const struct job *job)
 		r = run_verbs(job, i, &channel, &p, &f);
 	if (p.device && mount_release_root(p.device, &unmount_fail) < 0 && r == 0)
 		f = unmount_fail;
+	if (p.late_label && !f.reason[0])
+		(void)mount_write_label(p.device, p.late_label, &f);
 	channel_verdict(&channel, p.step, &f);
 	if (!channel_wait_ack(&channel))
 		say("the host did not acknowledge the verdict");

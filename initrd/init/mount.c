@@ -99,19 +99,62 @@ int mount_grow(const char *device, struct fail *f)
 	return r;
 }
 
-int mount_label(const char *label, struct fail *f)
+int mount_label(const char *label, bool *ret_late, struct fail *f)
 {
-	int fd = open(TARGET_PATH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char text[FSLABEL_MAX] = "";
-	int r = 0;
+	int fd, r = 0;
 
+	*ret_late = false;
+	if (label[0] == '\0' || strlen(label) > EXT_LABEL_SIZE)
+		return fail_set(f, "internal", "the label `%.40s` has %zu bytes, 1 to %d are possible", label, strlen(label), EXT_LABEL_SIZE);
 	(void)snprintf(text, sizeof(text), "%s", label);
-	if (fd < 0 || ioctl(fd, FS_IOC_SETFSLABEL, text) < 0)
-		r = fail_set(f, "mount", "cannot give the filesystem the label `%s`: %s%s", label, strerror(errno),
-			errno == ENOTTY ? " (this kernel is older than 5.17)" : "");
+	fd = open(TARGET_PATH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, FS_IOC_SETFSLABEL, text) < 0) {
+		if (errno == ENOTTY || errno == EOPNOTSUPP)
+			*ret_late = true;
+		else
+			r = fail_set(f, "mount", "cannot give the filesystem the label `%s`: %s", label, strerror(errno));
+	}
 	if (fd >= 0)
 		(void)close(fd);
 	return r;
+}
+
+/* CRC-32C without the inversion at the end, as ext4 has it. SOURCE: linux fs/ext4/super.c, ext4_superblock_csum. */
+static uint32_t crc32c(const unsigned char *p, size_t len)
+{
+	uint32_t crc = UINT32_MAX;
+
+	for (; len > 0; len--, p++) {
+		crc ^= *p;
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ ((crc & 1) ? 0x82f63b78u : 0);
+	}
+	return crc;
+}
+
+int mount_write_label(const char *device, const char *label, struct fail *f)
+{
+	unsigned char super[EXT_SUPER_SIZE];
+	int fd = open(device, O_RDWR | O_EXCL | O_CLOEXEC);
+	bool ok = fd >= 0 && pread(fd, super, sizeof(super), EXT_SUPER_START) == (ssize_t)sizeof(super);
+
+	if (ok) {
+		memset(super + EXT_LABEL_OFFSET, 0, EXT_LABEL_SIZE);
+		memcpy(super + EXT_LABEL_OFFSET, label, strnlen(label, EXT_LABEL_SIZE));
+		if (super[EXT_RO_COMPAT_OFFSET + 1] & EXT_METADATA_CSUM_IN_BYTE_1) {
+			uint32_t crc = crc32c(super, EXT_CHECKSUM_OFFSET);
+
+			for (int i = 0; i < 4; i++)
+				super[EXT_CHECKSUM_OFFSET + i] = (unsigned char)(crc >> 8 * i);
+		}
+		ok = pwrite(fd, super, sizeof(super), EXT_SUPER_START) == (ssize_t)sizeof(super) && fsync(fd) == 0;
+	}
+	if (!ok)
+		(void)fail_set(f, "mount", "cannot write the label `%s` to %s: %s", label, device, strerror(errno));
+	if (fd >= 0)
+		(void)close(fd);
+	return ok ? 0 : -1;
 }
 
 /* Say which processes there still are; only kernel threads should be. */
@@ -123,7 +166,7 @@ static void list_processes(char *text, size_t size)
 	text_init(&t, text, size);
 	for (struct dirent *de; d && (de = readdir(d));) {
 		char path[300], comm[64], link[8];
-		int pid = atoi(de->d_name);
+		long pid = strtol(de->d_name, NULL, 10);
 
 		(void)snprintf(path, sizeof(path), "%s/exe", de->d_name);
 		if (pid <= 1 || readlinkat(dirfd(d), path, link, sizeof(link)) < 0)
@@ -132,7 +175,7 @@ static void list_processes(char *text, size_t size)
 		if (read_text_at(dirfd(d), path, comm, sizeof(comm)) <= 0)
 			continue;
 		comm[strcspn(comm, "\n")] = '\0';
-		text_addf(&t, "%s%s (%d)", t.len ? ", " : "", comm, pid);
+		text_addf(&t, "%s%s (%ld)", t.len ? ", " : "", comm, pid);
 	}
 	if (d)
 		(void)closedir(d);

@@ -73,14 +73,16 @@ void say(const char *fmt, ...)
 {
 	char line[1024];
 	va_list ap;
+	size_t len;
 	int n;
 
 	n = snprintf(line, sizeof(line), "imgbuild-init: ");
 	va_start(ap, fmt);
 	(void)vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
 	va_end(ap);
-	strcat(line, "\n");
-	(void)write_all(STDERR_FILENO, line, strlen(line));
+	len = strlen(line);
+	line[len++] = '\n';
+	(void)write_all(STDERR_FILENO, line, len);
 }
 
 int write_all(int fd, const void *bytes, size_t len)

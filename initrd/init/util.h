@@ -33,8 +33,11 @@ struct text {
 	bool overflow;
 };
 
+/* Begin an empty text in data. */
 void text_init(struct text *t, char *data, size_t size);
+/* Append bytes, all or nothing. */
 void text_add(struct text *t, const char *s, size_t len);
+/* Append formatted text, all or nothing. */
 void text_addf(struct text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* One line on the console: for the person who looks at the log of a boot that went wrong. */
@@ -50,7 +53,10 @@ ssize_t read_text_at(int dirfd, const char *path, char *buf, size_t size);
 /* Read a whole regular file, at most max bytes, into memory that the caller frees, NUL-terminated. Returns 0 or -errno. */
 int read_alloc_at(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
 
-uint64_t now_ms(void); /* monotonic */
+/* The monotonic clock. */
+uint64_t now_ms(void);
+
+/* Wait, whatever signals come. */
 void sleep_ms(unsigned ms);
 
 /* The wait status of a child in words, into the failure: reason "exit" or "signal". Returns -1. */

@@ -18,7 +18,9 @@ struct scaffold {
 	ino_t policy_inode;
 };
 
+/* Make what a step needs in the image. with_inputs: the mount point of the inputs too. */
 int scaffold_make(struct scaffold *s, bool with_inputs, struct fail *f);
+/* Take it away again, as far as it is still what was made. */
 void scaffold_remove(const struct scaffold *s);
 
 /* The two roots that a step's first process keeps open (close-on-exec). */
