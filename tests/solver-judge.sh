@@ -57,6 +57,7 @@ setup() {
 }
 
 apt_get() { APT_CONFIG=$dir/apt.conf apt-get "$@"; }
+# shellcheck disable=SC2016  # apt's own substitution
 lists() { APT_CONFIG=$dir/apt.conf apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages'; }
 all_packages() { lists | while read -r f; do /usr/lib/apt/apt-helper cat-file "$f"; echo; done; }
 essential_packages() {
@@ -91,7 +92,9 @@ theirs() {
 		awk '/^Inst /{gsub(/\[[^]]*\] /, ""); gsub(/[()]/, ""); print "Inst", $2, $3} /^Remv /{print "Remv", $2}' | sort -u
 }
 
-[ -e "$root/var/lib/dpkg/status" ] && [ -n "${JUDGE_DIR:-}" ] || setup
+if [ ! -e "$root/var/lib/dpkg/status" ] || [ -z "${JUDGE_DIR:-}" ]; then
+	setup
+fi
 if [ $# = 0 ]; then
 	mapfile -t requests < <(grep -v '^#' tests/solver-requests)
 else

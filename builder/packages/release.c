@@ -404,7 +404,7 @@ static const char *date_text(int64_t t, char text[static 32])
 	time_t time = (time_t)t;
 
 	if (!gmtime_r(&time, &tm) || strftime(text, 32, "%Y-%m-%d %H:%M UTC", &tm) == 0)
-		strcpy(text, "?");
+		(void)snprintf(text, 32, "?");
 	return text;
 }
 
