@@ -4,8 +4,10 @@
 #
 #   tests/solver-judge.sh [REQUEST…]      default: all lines of tests/solver-requests
 #
-# The base is a dpkg status that apt itself is asked for: the essential and important packages and what a cloud image
-# adds. Nothing is installed anywhere. `name-` in a request means: out with it. Keep JUDGE_DIR to look at (and to reuse).
+# The base is a dpkg status that apt itself is asked for: the essential and important packages and what a cloud image adds.
+# The requests behind a line "@outdated" are judged on a second one: the same from the first day of the release, so that
+# much of it has newer versions, with a mail server and more. Nothing is installed anywhere. `name-` in a request means: out
+# with it. Give JUDGE_DIR to keep what was fetched and to use it again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8
@@ -25,6 +27,9 @@ root=$dir/root
 cloud='systemd systemd-sysv systemd-timesyncd systemd-resolved udev dbus libpam-systemd apparmor cloud-init openssh-server
 	sudo curl wget ca-certificates gnupg less vim man-db locales python3 initramfs-tools unattended-upgrades git tcpdump
 	iproute2 netbase ifupdown isc-dhcp-client cron logrotate e2fsprogs kmod procps init apt-utils bash-completion'
+
+more='exim4-daemon-light bsd-mailx rsyslog nfs-common postgresql-client ntpsec openssl libssl-dev gcc perl python3-pip bind9-host
+	mawk gawk nginx-light nodejs qemu-utils xserver-xorg-core'
 
 setup() {
 	local etc=$root/etc/apt
@@ -54,10 +59,18 @@ setup() {
 	apt_get update -q >&2
 	# shellcheck disable=SC2046,SC2086  # words
 	plan_base $(essential_packages) $cloud
+	mv "$root/var/lib/dpkg/status" "$dir/status.current"
+	: >"$root/var/lib/dpkg/status"
+	printf 'Package: *\nPin: release n=%s\nPin-Priority: -1\n\n' bookworm-updates bookworm-security bookworm-backports \
+		>"$etc/preferences.d/first-day"
+	# shellcheck disable=SC2046,SC2086
+	plan_base $(essential_packages) $cloud $more
+	mv "$root/var/lib/dpkg/status" "$dir/status.outdated"
+	rm "$etc/preferences.d/first-day"
 }
 
 apt_get() { APT_CONFIG=$dir/apt.conf apt-get "$@"; }
-# shellcheck disable=SC2016  # apt's own substitution
+# shellcheck disable=SC2016  # apt's placeholder
 lists() { APT_CONFIG=$dir/apt.conf apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages'; }
 all_packages() { lists | while read -r f; do /usr/lib/apt/apt-helper cat-file "$f"; echo; done; }
 essential_packages() {
@@ -92,31 +105,36 @@ theirs() {
 		awk '/^Inst /{gsub(/\[[^]]*\] /, ""); gsub(/[()]/, ""); print "Inst", $2, $3} /^Remv /{print "Remv", $2}' | sort -u
 }
 
-if [ ! -e "$root/var/lib/dpkg/status" ] || [ -z "${JUDGE_DIR:-}" ]; then
-	setup
-fi
+[ -e "$dir/status.outdated" ] || setup
+cp "$dir/status.current" "$root/var/lib/dpkg/status"
 if [ $# = 0 ]; then
 	mapfile -t requests < <(grep -v '^#' tests/solver-requests)
 else
 	requests=("$@")
 fi
-echo "1..${#requests[@]}"
 n=0
 failed=0
+base=
 for request in "${requests[@]}"; do
+	if [ "$request" = @outdated ]; then
+		cp "$dir/status.outdated" "$root/var/lib/dpkg/status"
+		base=' on the outdated base'
+		continue
+	fi
 	n=$((n + 1))
 	# shellcheck disable=SC2086  # a request is words
 	ours $request >"$dir/ours" || true
 	# shellcheck disable=SC2086
 	theirs $request >"$dir/theirs" || true
 	if cmp -s "$dir/ours" "$dir/theirs"; then
-		echo "ok $n - $request ($(grep -c ^Inst "$dir/ours" || true) in, $(grep -c ^Remv "$dir/ours" || true) out)"
+		echo "ok $n - $request$base ($(grep -c ^Inst "$dir/ours" || true) in, $(grep -c ^Remv "$dir/ours" || true) out)"
 	else
 		failed=$((failed + 1))
-		echo "not ok $n - $request"
+		echo "not ok $n - $request$base"
 		diff -u --label apt --label imgbuild "$dir/theirs" "$dir/ours" | sed 's/^/# /' || true
 		sed 's/^/# imgbuild: /' "$dir/ours.err"
 		grep '^E:' "$dir/theirs.err" | sed 's/^/# apt: /' || true
 	fi
 done
+echo "1..$n"
 exit $((failed > 0))
