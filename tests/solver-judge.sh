@@ -28,7 +28,7 @@ cloud='systemd systemd-sysv systemd-timesyncd systemd-resolved udev dbus libpam-
 	sudo curl wget ca-certificates gnupg less vim man-db locales python3 initramfs-tools unattended-upgrades git tcpdump
 	iproute2 netbase ifupdown isc-dhcp-client cron logrotate e2fsprogs kmod procps init apt-utils bash-completion'
 
-more='exim4-daemon-light bsd-mailx rsyslog nfs-common postgresql-client ntpsec openssl libssl-dev gcc perl python3-pip bind9-host
+more='exim4-daemon-light bsd-mailx rsyslog nfs-common postgresql-client openssl libssl-dev gcc perl python3-pip bind9-host
 	mawk gawk nginx-light nodejs qemu-utils xserver-xorg-core'
 
 setup() {
@@ -71,15 +71,15 @@ setup() {
 
 apt_get() { APT_CONFIG=$dir/apt.conf apt-get "$@"; }
 # shellcheck disable=SC2016  # apt's placeholder
-lists() { APT_CONFIG=$dir/apt.conf apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages'; }
-all_packages() { lists | while read -r f; do /usr/lib/apt/apt-helper cat-file "$f"; echo; done; }
+lists() { APT_CONFIG=$dir/apt.conf apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' "$@"; }
+all_packages() { lists "$@" | while read -r f; do /usr/lib/apt/apt-helper cat-file "$f"; echo; done; }
 essential_packages() {
-	all_packages | awk '/^Package: /{p=$2} /^Priority: (required|important)/{print p} /^Essential: yes/{print p}' | sort -u
+	all_packages 'Codename: bookworm' | awk '/^Package: /{p=$2} /^Priority: (required|important)/{print p} /^Essential: yes/{print p}' | sort -u
 }
 
 # What apt would install of these on nothing, as a status file.
 plan_base() {
-	apt_get install -s -y "$@" 2>/dev/null | awk '/^Inst /{gsub(/[()]/, ""); print $2 "=" $3}' >"$dir/base"
+	apt_get install -s -y "$@" 2>/dev/null | awk '/^Inst /{gsub(/[()]/, ""); print $2 "=" $3}' >"$dir/base" || true
 	[ -s "$dir/base" ] || die "apt gives no base"
 	all_packages | awk -v base="$dir/base" '
 		BEGIN { RS = ""; FS = "\n"; while ((getline line < base) > 0) { n = split(line, l, "\n"); for (i = 1; i <= n; i++) want[l[i]] = 1 } }

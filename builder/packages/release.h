@@ -28,7 +28,7 @@ struct apt_release {
 	bool packages_without_all; /* "No-Support-for-Architecture-all: Packages": they are in each architecture's list */
 };
 
-/* Begin with nothing known; nothing is allocated. */
+/* Make an empty one, and free what one owns. */
 void apt_release_init(struct apt_release *r);
 void apt_release_release(struct apt_release *r);
 #define _cleanup_release_ _cleanup_(apt_release_release)

@@ -107,7 +107,7 @@ struct pkg_universe {
 	size_t text_bytes;
 };
 
-/* Begin empty. pins are borrowed while u lives. */
+/* Make an empty universe of that architecture; pins is lent. Free what it owns with pkg_universe_release(). */
 void pkg_universe_init(struct pkg_universe *u, enum arch arch, const struct apt_pins *pins);
 void pkg_universe_release(struct pkg_universe *u);
 #define _cleanup_universe_ _cleanup_(pkg_universe_release)
