@@ -1,10 +1,11 @@
 /* Whether a virtual machine is alive, told from samples; pure: the time is a parameter.
  *
- * A sign of life is a record, a byte on the console, or a disk operation. A machine whose process uses at least a fourth of one CPU
- * between two samples is busy. It is dead when it gave no sign and was not busy for stall_ms, or when it was busy without
- * a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms, or sooner when the registers of its
- * virtual CPU stay as they are (WATCH_STUCK_SAMPLES samples and stuck_ms: kernels that run do not, and none sleeps before its console).
- * Before init's hello it is hello_ms since the start, whatever the signs. After the verdict was acknowledged, end_ms. */
+ * A sign of life is a record, a byte on the console, or a disk operation. A machine whose process uses at least a fourth
+ * of one CPU between two samples, or would if it got one, is busy. It is dead when it gave no sign and was not busy for
+ * stall_ms, or when it was busy without a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms,
+ * or stuck_ms when the registers of its virtual CPU stay as they are over WATCH_STUCK_SAMPLES samples: kernels that run
+ * do not, and none sleeps before its console. Before init's hello it is hello_ms since the start, whatever the signs.
+ * After the verdict was acknowledged, end_ms. */
 #ifndef IMGBUILD_BUILDER_VM_WATCH_H
 #define IMGBUILD_BUILDER_VM_WATCH_H
 
@@ -34,7 +35,7 @@ struct watch_limits {
 struct watch_sample {
 	uint64_t now_ms;
 	uint64_t console_bytes, records, disk_operations; /* so far; each only grows */
-	uint64_t cpu_ms;     /* CPU time of QEMU's process so far */
+	uint64_t cpu_ms;     /* CPU time of QEMU's process so far, that spent waiting for a CPU included */
 	uint64_t cpu_state; /* digest of the registers of the virtual CPU that boots, when has_cpu_state */
 	bool has_cpu_state;
 };
