@@ -27,7 +27,8 @@
  *   authorized-keys USER SRC        the lines of SRC into USER's ~/.ssh/authorized_keys, replacing it
  *   run SRC                         execute SRC of the initrd as a script (it has a #! line, else /bin/sh), cwd /
  *   remove PATTERN                  remove what the absolute glob PATTERN matches, recursively; no match is fine
- *   forget-identity                 empty /etc/machine-id where there is one, remove random seeds
+ *   forget-identity                 empty /etc/machine-id where there is one, remove random seeds; and what tells when this very boot
+ *                                   was: empty the logs of dpkg, apt and update-alternatives, remove ldconfig's cache of inodes
  *   boot                            (alone, for an entry's own initrd) mount root= of the kernel command line and become its init
  *
  * Every PATH and SRC lies beneath /imgbuild of the initrd, has no "..", and what `run` executes is mode 0755. Inside a step all of

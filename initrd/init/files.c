@@ -310,18 +310,26 @@ static int forget_in_bare(struct step_context *s, void *opaque, struct fail *f)
 	static const char *const seeds[] = {
 		"/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/random-seed", "/var/lib/misc/random-seed",
 		"/var/lib/systemd/credential.secret", "/var/lib/seedrng/seed.credit", "/var/lib/seedrng/seed.no-credit",
+		/* Inode numbers and times; ldconfig makes it anew. */
+		"/var/cache/ldconfig/aux-cache",
+	};
+	/* machine-id: empty, not missing, so that systemd makes one at the first boot, also where /etc is read-only at that moment.
+	 * The logs say at which second of this boot each package came: two builds would never be equal. */
+	static const char *const emptied[] = {
+		"/etc/machine-id", "/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/apt/history.log", "/var/log/apt/term.log",
 	};
 	struct stat st;
-	int fd;
 
 	(void)s;
 	(void)opaque;
-	/* Empty, not missing: systemd then makes one at the first boot, also where /etc is read-only at that moment. */
-	fd = open("/etc/machine-id", O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno != ENOENT && errno != ELOOP)
-		return fail_errno(f, "empty", "/etc/machine-id");
-	if (fd >= 0)
-		(void)close(fd);
+	for (size_t i = 0; i < ARRAY_SIZE(emptied); i++) {
+		int fd = open(emptied[i], O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC);
+
+		if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != ENOTDIR)
+			return fail_errno(f, "empty", emptied[i]);
+		if (fd >= 0)
+			(void)close(fd);
+	}
 	/* D-Bus's copy, where it is one and not a link to the other. */
 	if (lstat("/var/lib/dbus/machine-id", &st) == 0 && S_ISREG(st.st_mode) && unlink("/var/lib/dbus/machine-id") < 0)
 		return fail_errno(f, "remove", "/var/lib/dbus/machine-id");

@@ -14,7 +14,7 @@ int files_put_tree(struct step_context *s, const char *dest, const char *src, st
 /* Remove what the absolute pattern matches, recursively. */
 int files_remove(struct step_context *s, const char *pattern, struct fail *f);
 
-/* Empty /etc/machine-id, remove seeds of random numbers. */
+/* Empty /etc/machine-id, remove seeds of random numbers, and empty or remove what differs from one build to the next. */
 int files_forget_identity(struct step_context *s, struct fail *f);
 
 /* In such a child: make the folders above path (0755), and write a file by a temporary name and rename. */
