@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -48,15 +49,36 @@ static int default_environment(struct strv *env)
 	return r;
 }
 
+/* Whether any folder of PATH has the program. execvp says EACCES for folders that may not be searched, where people mean
+ * "not there". */
+static bool is_in_path(const char *program)
+{
+	const char *path = getenv("PATH");
+
+	while (path && *path) {
+		size_t len = strcspn(path, ":");
+		char candidate[4096];
+
+		if (snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)len, path, program) < (int)sizeof(candidate) &&
+			access(candidate, F_OK) == 0)
+			return true;
+		path += len + (path[len] == ':');
+	}
+	return false;
+}
+
 /* In the child, between fork and exec: only async-signal-safe calls, no allocation. Never returns. */
 _Noreturn static void child_exec(const struct process_options *o, const char *const *env, int null_fd, int status_fd,
 	pid_t parent)
 {
+	static const uint64_t default_action[8];
 	sigset_t none;
 	int failure;
 
+	/* By the system call, since libc hides the two signals it uses itself, which a caller may have left ignored. All
+	 * zero is SIG_DFL without flags; the kernel's struct is smaller than this on every architecture. */
 	for (int sig = 1; sig < NSIG; sig++)
-		(void)signal(sig, SIG_DFL);
+		(void)syscall(SYS_rt_sigaction, sig, default_action, NULL, (size_t)(NSIG / 8));
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -123,6 +145,8 @@ int process_start(const struct process_options *options, struct process *ret, st
 
 	close_fdp(&status_write);
 	n = read_full(status_read, &failure, sizeof(failure));
+	if (n == (ssize_t)sizeof(failure) && failure == EACCES && !strchr(o.argv[0], '/') && !is_in_path(o.argv[0]))
+		failure = ENOENT;
 	if (n == (ssize_t)sizeof(failure))
 		return err_set_errno(e, -failure, "cannot run `%s`", o.argv[0]);
 	p.pidfd = (int)syscall(SYS_pidfd_open, p.pid, 0U);
