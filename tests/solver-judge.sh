@@ -57,6 +57,7 @@ setup() {
 	END
 	: >"$root/var/lib/dpkg/status"
 	apt_get update -q >&2
+	rm -f "$etc/preferences.d/first-day"
 	# shellcheck disable=SC2046,SC2086  # words
 	plan_base $(essential_packages) $cloud
 	mv "$root/var/lib/dpkg/status" "$dir/status.current"

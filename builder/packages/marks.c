@@ -337,7 +337,7 @@ static int serve(struct pkg_marks *m, const struct pkg_relations *relations, con
 /* Mark the candidate of a name and all it needs. Returns 1, 0 when that cannot be, negative on errors. */
 static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct err *e)
 {
-	uint32_t candidate = m->u->names[name].candidate, before;
+	uint32_t candidate = m->u->names[name].candidate;
 	const struct pkg_relations *relations;
 	int r;
 
@@ -350,12 +350,11 @@ static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct er
 	relations = pkg_universe_relations(m->u, candidate, e);
 	if (!relations)
 		return e->code;
-	before = m->marks[name].target;
 	m->marks[name].followed = true;
 	r = set_target(m, name, candidate, e);
 	if (r == 0)
 		r = clear_conflicts(m, candidate, depth, e);
-	if (r > 0 && before != candidate)
+	if (r > 0 && m->u->names[name].installed != candidate)
 		r = bring_siblings(m, candidate, depth, e);
 	for (size_t i = 0; i < relations->n_deps && r > 0; i++) {
 		const struct pkg_dep *d = &relations->deps[i];

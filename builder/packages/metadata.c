@@ -2,10 +2,12 @@
 #include "builder/packages/aptconf.h"
 #include "builder/packages/deb822.h"
 #include "builder/packages/place.h"
+#include "lib/io.h"
 #include "lib/url.h"
 
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 static int out_of_memory(struct err *e)
 {
@@ -303,8 +305,10 @@ static int batch_init(struct batch *b, size_t n, struct err *e)
 	b->urls = calloc(n ? n : 1, sizeof(*b->urls));
 	if (!b->gets || !b->urls)
 		return out_of_memory(e);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		b->gets[i].urls = &b->urls[i];
+		b->gets[i].fd = -1;
+	}
 	return 0;
 }
 
@@ -312,6 +316,7 @@ static void batch_release(struct batch *b)
 {
 	for (size_t i = 0; i < b->n && b->gets && b->urls; i++) {
 		buf_release(&b->gets[i].bytes);
+		close_fdp(&b->gets[i].fd);
 		strv_release(&b->urls[i]);
 	}
 	free(b->gets);
@@ -325,6 +330,21 @@ static int fetch(const struct pkg_request *request, struct batch *b, struct err 
 	int r = b->n ? request->transport.fetch_many(request->transport.ctx, b->gets, b->n, e) : 0;
 
 	return r < 0 ? err_default_kind(e, ERR_KIND_INPUT) : 0;
+}
+
+/* The same where the answers are to be in memory, whatever the transport gives. */
+static int fetch_into_memory(const struct pkg_request *request, struct batch *b, struct err *e)
+{
+	int r = fetch(request, b, e);
+
+	for (size_t i = 0; i < b->n && r == 0; i++) {
+		if (b->gets[i].fd < 0)
+			continue;
+		r = read_fd_to_end(b->gets[i].fd, &b->gets[i].bytes);
+		if (r < 0)
+			r = err_set_errno(e, r, "cannot read `%s`", b->gets[i].urls->items[0]);
+	}
+	return r;
 }
 
 /* The suite without what Debian's security archive used to add to it. */
@@ -387,7 +407,7 @@ static int load_detached(struct pkg_archive *a, const struct pkg_request *reques
 	buf_init(&b.gets[1].bytes, RELEASE_SIGNATURE_MAX_BYTES);
 	if (add_urls(a, "Release", &b.urls[0], e) < 0 || add_urls(a, "Release.gpg", &b.urls[1], e) < 0)
 		return -ENOMEM;
-	r = fetch(request, &b, e);
+	r = fetch_into_memory(request, &b, e);
 	if (r < 0)
 		return r;
 	describe(a, text, sizeof(text));
@@ -410,7 +430,7 @@ static int load_releases(struct pkg_metadata *m, const struct pkg_request *reque
 		r = add_urls(&m->archives[i], "InRelease", &b.urls[i], e);
 	}
 	if (r == 0)
-		r = fetch(request, &b, e);
+		r = fetch_into_memory(request, &b, e);
 	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
 		if (b.gets[i].status == 0)
 			r = take_release(&m->archives[i], request, &b.gets[i].bytes, NULL, e);
@@ -568,23 +588,40 @@ static int add_list_urls(const struct pkg_archive *a, const char *file, const st
 	return add_urls(a, file, urls, e);
 }
 
+/* The size and digest of an answer. Leaves its descriptor at the beginning. */
+static int measure(const struct pkg_get *get, uint64_t *ret_size, struct digest *ret, struct err *e)
+{
+	struct stat st;
+
+	if (get->fd < 0) {
+		*ret_size = get->bytes.len;
+		return digest_bytes(DIGEST_SHA256, buf_str(&get->bytes), get->bytes.len, ret, e);
+	}
+	if (fstat(get->fd, &st) < 0 || lseek(get->fd, 0, SEEK_SET) < 0)
+		return err_set_errno(e, -errno, "cannot read a package list");
+	*ret_size = (uint64_t)st.st_size;
+	return digest_fd(DIGEST_SHA256, get->fd, UINT64_MAX, ret, e);
+}
+
 /* Check a list against the release file. Returns 0, or -EAGAIN when the mirror may be in the middle of an update. */
 static int check_list(const struct wanted_list *w, const struct pkg_get *get, struct err *e)
 {
 	struct digest found;
+	uint64_t size;
 	int r;
 
 	if (get->status < 0)
 		return err_set_kind(e, ERR_KIND_INPUT, -EAGAIN, "%s is not there, though the release file names it", w->label);
-	r = digest_bytes(DIGEST_SHA256, buf_str(&get->bytes), get->bytes.len, &found, e);
+	r = measure(get, &size, &found, e);
 	if (r < 0)
 		return r;
-	if (get->bytes.len != w->size_bytes || !digest_equal(&found, &w->digest)) {
+	if (size != w->size_bytes || !digest_equal(&found, &w->digest)) {
 		char a[DIGEST_HEX_SIZE], b[DIGEST_HEX_SIZE];
 
 		return err_set_kind(e, ERR_KIND_INPUT, -EAGAIN,
-			"%s does not match the signed release file: %zu bytes with sha256 %s, expected %llu with %s", w->label,
-			get->bytes.len, digest_hex(&found, a), (unsigned long long)w->size_bytes, digest_hex(&w->digest, b));
+			"%s does not match the signed release file: %llu bytes with sha256 %s, expected %llu with %s", w->label,
+			(unsigned long long)size, digest_hex(&found, a), (unsigned long long)w->size_bytes,
+			digest_hex(&w->digest, b));
 	}
 	return 0;
 }
@@ -634,9 +671,13 @@ static int load_lists(struct pkg_metadata *m, const struct pkg_request *request,
 		size_t n;
 
 		origin_of(m, &m->lists[i], request->arch, &origin);
-		r = pkg_universe_add_list(u, buf_str(&b.gets[i].bytes), b.gets[i].bytes.len, (int32_t)i, &origin,
-			w.items[i].label, &n, e);
+		if (b.gets[i].fd >= 0)
+			r = pkg_universe_add_list_fd(u, b.gets[i].fd, (int32_t)i, &origin, w.items[i].label, &n, e);
+		else
+			r = pkg_universe_add_list(u, buf_str(&b.gets[i].bytes), b.gets[i].bytes.len, (int32_t)i, &origin,
+				w.items[i].label, &n, e);
 		buf_release(&b.gets[i].bytes);
+		close_fdp(&b.gets[i].fd);
 		if (r == 0)
 			progress_update(request->progress, "solve", PROGRESS_ITEMS, i + 1, w.n, w.items[i].label);
 	}

@@ -340,8 +340,12 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	size_t list = (size_t)v->list;
 	bool local = list >= s->metadata.n_lists;
 	const struct pkg_archive *a = local ? NULL : &s->metadata.archives[s->metadata.lists[list].archive];
+	const char *component = local ? "" : s->metadata.lists[list].component;
 	bool upgrade = name->installed != UNIVERSE_NONE;
+	char filename[2048];
 
+	if (pkg_universe_filename(u, version, component, filename, sizeof(filename)) < 0)
+		return err_set_kind(e, ERR_KIND_INPUT, -ENAMETOOLONG, "the file name of `%s` is too long", name->text);
 	*ret = (struct pkg_item){ .size_bytes = v->size_bytes, .local_deb = local ? (long)(list - s->metadata.n_lists) : -1 };
 	ret->sha256.algorithm = DIGEST_SHA256;
 	memcpy(ret->sha256.bytes, v->sha256, sizeof(v->sha256));
@@ -351,7 +355,7 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	ret->version = strdup(v->version);
 	ret->arch = strdup(v->all ? "all" : arch_name(u->arch));
 	ret->replaces_version = upgrade ? strdup(u->versions[name->installed].version) : NULL;
-	ret->filename = strdup(v->filename);
+	ret->filename = strdup(filename);
 	ret->archive = strdup(a ? a->archive : "");
 	ret->suite = strdup(a ? a->source.suite : "");
 	ret->requested = v->name < s->marks.n && s->marks.marks[v->name].requested;
@@ -359,7 +363,7 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 		!ret->archive || !ret->suite)
 		goto fail;
 	for (size_t i = 0; a && i < a->places.n; i++)
-		if (strv_addf(&ret->uris, "%s/%s", a->places.items[i], v->filename) < 0)
+		if (strv_addf(&ret->uris, "%s/%s", a->places.items[i], filename) < 0)
 			goto fail;
 	return 0;
 fail:
@@ -669,11 +673,9 @@ int pkg_resolve(const struct pkg_request *request, struct pkg_set *ret, struct e
 	_cleanup_pkg_set_ struct pkg_set set = { 0 };
 	int r;
 
-	progress_begin(request->progress, "solve", "package metadata");
 	r = resolve(&s, &set, e);
 	if (r < 0)
 		return r;
-	progress_end(request->progress, "solve", "%zu packages, %zu removals", set.n_items, set.n_removals);
 	*ret = set;
 	set = (struct pkg_set){ 0 };
 	return 0;

@@ -50,6 +50,8 @@ struct pkg_get {
 					 * checked again here, so a transport may ignore it */
 	uint64_t expected_size_bytes;	/* 0: not known */
 	struct buf bytes;		/* the answer; initialised by the caller with the maximum; released by the caller */
+	int fd;				/* -1. A transport that has the answer as a regular file may give a descriptor of it
+					 * here instead (it is closed by the caller): a large list need not be in memory */
 	int status;			/* out: 0, or -ENOENT: no URL has it */
 };
 

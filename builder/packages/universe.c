@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { ARENA_BLOCK_BYTES = 1 << 20, READ_BYTES = 64 << 10, NEAREST_NAME_MAX = 64 };
+enum { FILENAME_MAX_BYTES = 1024, ARENA_BLOCK_BYTES = 1 << 20, READ_BYTES = 64 << 10, NEAREST_NAME_MAX = 64 };
 
 struct arena_block {
 	struct arena_block *next;
@@ -242,7 +242,7 @@ static uint8_t multi_arch_of(struct deb822_value v)
 /* A path beneath the archive: relative, without "..", printable. */
 static bool filename_valid(struct deb822_value v)
 {
-	if (v.len == 0 || v.len > 1024 || v.s[0] == '/')
+	if (v.len == 0 || v.len > FILENAME_MAX_BYTES || v.s[0] == '/')
 		return false;
 	for (size_t i = 0; i < v.len; i++) {
 		if (v.s[i] <= ' ' || v.s[i] > '~')
@@ -318,6 +318,41 @@ static int take_common(struct pkg_universe *u, const struct deb822_value slots[S
 	v->standing = standing_of(slots[SLOT_PRIORITY]);
 	v->multi_arch = multi_arch_of(slots[SLOT_MULTI_ARCH]);
 	return 0;
+}
+
+/* Where Debian's archives put a file: pool/main/p/podman/podman_4.3.1_amd64.deb. Returns 0, or -ENAMETOOLONG. */
+static int usual_filename(const struct pkg_universe *u, const struct pkg_version *v, const char *component, char *text,
+	size_t size)
+{
+	const char *colon = strchr(v->version, ':');
+	int prefix = strncmp(v->source, "lib", 3) == 0 && v->source[3] ? 4 : 1;
+	int n = snprintf(text, size, "pool/%s/%.*s/%s/%s_%s_%s.deb", component, prefix, v->source, v->source,
+		u->names[v->name].text, colon ? colon + 1 : v->version, v->all ? "all" : arch_name(u->arch));
+
+	return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
+}
+
+int pkg_universe_filename(const struct pkg_universe *u, uint32_t version, const char *component, char *text, size_t size)
+{
+	const struct pkg_version *v = &u->versions[version];
+	int n;
+
+	if (v->filename && v->filename[0] == '\0')
+		return usual_filename(u, v, component, text, size);
+	n = snprintf(text, size, "%s", v->filename ? v->filename : "");
+	return n >= 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
+}
+
+/* Keep a file's name, unless it is the usual one: names would be a fifth of all text. */
+static const char *keep_filename(struct pkg_universe *u, const struct pkg_version *v, const char *component,
+	struct deb822_value given)
+{
+	char usual[FILENAME_MAX_BYTES + 1];
+
+	if (usual_filename(u, v, component, usual, sizeof(usual)) == 0 && given.len == strlen(usual) &&
+		memcmp(given.s, usual, given.len) == 0)
+		return "";
+	return arena_dup(u, given.s, given.len);
 }
 
 struct list_reading {
@@ -409,7 +444,7 @@ static int on_list_stanza(void *ctx, const struct deb822_stanza *st, struct err 
 			l->u->versions[index].priority = v.priority;
 		return 0;
 	}
-	v.filename = arena_dup(l->u, slots[SLOT_FILENAME].s, slots[SLOT_FILENAME].len);
+	v.filename = keep_filename(l->u, &v, l->origin->component, slots[SLOT_FILENAME]);
 	if (!v.filename)
 		return out_of_memory(e);
 	return append_version(l->u, &v, &index, e);
@@ -421,12 +456,10 @@ static void archive_freep(struct archive **a)
 		(void)archive_read_free(*a);
 }
 
-/* Open bytes in memory as a stream that decompresses what it recognises. */
-static int open_stream(const void *bytes, size_t len, const char *label, struct archive **ret, struct err *e)
+/* A reader that decompresses whatever it recognises, not open yet. */
+static int new_stream(struct archive **ret, struct err *e)
 {
 	_cleanup_(archive_freep) struct archive *a = archive_read_new();
-	struct archive_entry *entry;
-	int r;
 
 	if (!a)
 		return out_of_memory(e);
@@ -436,56 +469,77 @@ static int open_stream(const void *bytes, size_t len, const char *label, struct 
 		archive_read_support_filter_lz4(a) != ARCHIVE_OK)
 		return err_set_kind(e, ERR_KIND_HOST, -ENOSYS, "libarchive here lacks a compression: %s",
 			archive_error_string(a));
-	r = archive_read_open_memory(a, bytes, len);
-	if (r == ARCHIVE_OK)
-		r = archive_read_next_header(a, &entry);
-	if (r != ARCHIVE_OK && r != ARCHIVE_EOF)
-		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "cannot decompress %s: %s", label, archive_error_string(a));
 	*ret = take_ptr(a);
 	return 0;
 }
 
-int pkg_universe_add_list(struct pkg_universe *u, const void *text, size_t len, int32_t list,
-	const struct apt_origin *origin, const char *label, size_t *ret_n, struct err *e)
+static int stream_failed(struct archive *a, const char *label, struct err *e)
+{
+	return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "cannot decompress %s: %s", label, archive_error_string(a));
+}
+
+/* Read a list from a stream that was opened. */
+static int add_stream(struct pkg_universe *u, struct archive *a, int32_t list, const struct apt_origin *origin,
+	const char *label, size_t *ret_n, struct err *e)
 {
 	struct list_reading reading = { .u = u, .list = list, .origin = origin, .label = label,
 		.list_priority = apt_pins_origin_priority(u->pins, origin) };
 	_cleanup_(deb822_stream_release) struct deb822_stream stream = { 0 };
-	_cleanup_(archive_freep) struct archive *a = NULL;
 	_cleanup_free_ char *chunk = malloc(READ_BYTES);
+	struct archive_entry *entry;
 	uint64_t total = 0;
-	int r;
+	int r = archive_read_next_header(a, &entry);
 
 	deb822_stream_init(&stream, label, on_list_stanza, &reading);
 	if (!chunk)
 		return out_of_memory(e);
-	if (len == 0) {
-		if (ret_n)
-			*ret_n = 0;
-		return 0;
-	}
-	r = open_stream(text, len, label, &a, e);
-	if (r < 0)
-		return r;
-	for (;;) {
+	if (r != ARCHIVE_OK && r != ARCHIVE_EOF)
+		return stream_failed(a, label, e);
+	while (r == ARCHIVE_OK) {
 		la_ssize_t n = archive_read_data(a, chunk, READ_BYTES);
+		int k;
 
 		if (n < 0)
-			return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "cannot decompress %s: %s", label,
-				archive_error_string(a));
+			return stream_failed(a, label, e);
 		total += (uint64_t)n;
 		if (total > PACKAGES_TEXT_MAX_BYTES)
 			return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s is longer than %llu bytes", label,
 				(unsigned long long)PACKAGES_TEXT_MAX_BYTES);
-		r = deb822_stream_feed(&stream, chunk, (size_t)n, e);
-		if (r < 0)
-			return r;
+		k = deb822_stream_feed(&stream, chunk, (size_t)n, e);
+		if (k < 0)
+			return k;
 		if (n == 0)
 			break;
 	}
 	if (ret_n)
 		*ret_n = reading.n;
 	return 0;
+}
+
+int pkg_universe_add_list(struct pkg_universe *u, const void *text, size_t len, int32_t list,
+	const struct apt_origin *origin, const char *label, size_t *ret_n, struct err *e)
+{
+	_cleanup_(archive_freep) struct archive *a = NULL;
+	int r = new_stream(&a, e);
+
+	if (r < 0)
+		return r;
+	if (archive_read_open_memory(a, text, len) != ARCHIVE_OK)
+		return stream_failed(a, label, e);
+	return add_stream(u, a, list, origin, label, ret_n, e);
+}
+
+int pkg_universe_add_list_fd(struct pkg_universe *u, int fd, int32_t list, const struct apt_origin *origin,
+	const char *label, size_t *ret_n, struct err *e)
+{
+	_cleanup_(archive_freep) struct archive *a = NULL;
+	int r = new_stream(&a, e);
+
+	if (r < 0)
+		return r;
+	if (archive_read_open_fd(a, fd, READ_BYTES) != ARCHIVE_OK)
+		return stream_failed(a, label, e);
+	return add_stream(u, a, list, origin, label, ret_n, e);
 }
 
 int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,

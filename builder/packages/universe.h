@@ -64,7 +64,7 @@ struct pkg_version {
 	const char *version;
 	const char *source, *source_version; /* never NULL */
 	const char *pre_depends, *depends, *recommends, *conflicts, *breaks, *provides; /* texts or NULL */
-	const char *filename;	 /* NULL for installed ones */
+	const char *filename;	 /* NULL for installed ones; "" where it follows from the rest: pkg_universe_filename() */
 	uint64_t size_bytes;
 	uint8_t sha256[32];
 	int32_t list;		 /* index of the list; PKG_LIST_INSTALLED */
@@ -113,12 +113,19 @@ void pkg_universe_release(struct pkg_universe *u);
 #define _cleanup_universe_ _cleanup_(pkg_universe_release)
 
 /* Add a package list.
- * text      the list as fetched, compressed (gz, xz, zst, bz2, lz4) or not
+ * fd        lent: the list as fetched, compressed (gz, xz, zst, bz2, lz4) or not; read from its offset on
  * list      the caller's number for it
  * origin    for the pins
  * ret_n     how many packages it has for this architecture; may be NULL */
+int pkg_universe_add_list_fd(struct pkg_universe *u, int fd, int32_t list, const struct apt_origin *origin,
+	const char *label, size_t *ret_n, struct err *e) _must_check_;
+
+/* The same of a list in memory. */
 int pkg_universe_add_list(struct pkg_universe *u, const void *text, size_t len, int32_t list,
 	const struct apt_origin *origin, const char *label, size_t *ret_n, struct err *e) _must_check_;
+
+/* Write where a version's file lies in the archive; component is that of its list. Returns 0, or -ENAMETOOLONG. */
+int pkg_universe_filename(const struct pkg_universe *u, uint32_t version, const char *component, char *text, size_t size);
 
 /* Add one package from its control text: a local .deb, which wins over every list. */
 int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,

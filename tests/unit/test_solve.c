@@ -221,6 +221,7 @@ static void a_broken_old_version_is_upgraded(void **state)
 	fixture_write(&w->f, "root/var/lib/dpkg/status",
 		INSTALLED("old", "1", "Source: s\n") INSTALLED("sister", "1", "Source: s\n") INSTALLED("other", "1", ""));
 	expect(w, "a", "", "+a=2 +old=2<1 +sister=2<1"); /* what is built from the same source follows */
+	expect(w, "old", "", "+old=2<1 +sister=2<1");
 }
 
 static void where_the_pass_fails_the_search_finds(void **state)
