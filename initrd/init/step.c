@@ -148,8 +148,16 @@ static int step_inside(const char *name, const struct verb *first, size_t n, int
 {
 	struct step_context s = { .name = name, .control_fd = control_fd, .output_fd = output_fd, .clock_seconds = clock_seconds };
 	struct message m = { .kind = MESSAGE_FAIL };
-	int r;
+	int r, null_fd;
 
+	/* Not the console: what a script writes to this process's descriptors is output, like its own. */
+	(void)dup2(output_fd, STDOUT_FILENO);
+	(void)dup2(output_fd, STDERR_FILENO);
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null_fd >= 0) {
+		(void)dup2(null_fd, STDIN_FILENO);
+		(void)close(null_fd);
+	}
 	(void)setsid();
 	write_oom_score("-900"); /* a step's reporter should outlive what it reports on */
 	r = view_enter(strcmp(name, SETUP_STEP) == 0 && access(INPUTS_PATH, F_OK) == 0, &s.view, &m.fail);
