@@ -286,6 +286,8 @@ static int find_removals(struct resolution *s, struct err *e)
 		if (r < 0)
 			return r;
 		name = pkg_universe_find(&s->universe, w.name, w.name_len);
+		if (name == UNIVERSE_NONE || s->universe.names[name].installed == UNIVERSE_NONE)
+			progress_note(s->request->progress, "[apt] remove: `%s` is not in the base image", remove->items[i]);
 		if (name == UNIVERSE_NONE)
 			continue;
 		if (pkg_marks_is_vital(&s->marks, name))
