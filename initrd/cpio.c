@@ -422,11 +422,11 @@ static int add_any(struct cpio *c, const char *name, int dirfd, const char *base
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open what is to be `%s` in the initrd", name);
 	if (S_ISDIR(st.st_mode)) {
-		int r = cpio_add_dir(c, name, st.st_mode, e);
+		int r = cpio_add_dir(c, name, st.st_mode & CPIO_TREE_MODE_MASK, e);
 
 		return r < 0 ? r : add_tree(c, name, fd, depth + 1, e);
 	}
-	return cpio_add_fd(c, name, st.st_mode, fd, e);
+	return cpio_add_fd(c, name, st.st_mode & CPIO_TREE_MODE_MASK, fd, e);
 }
 
 static int add_tree(struct cpio *c, const char *name, int dirfd, unsigned depth, struct err *e)
@@ -450,12 +450,8 @@ static int add_tree(struct cpio *c, const char *name, int dirfd, unsigned depth,
 
 int cpio_add_tree(struct cpio *c, const char *name, int dirfd, struct err *e)
 {
-	struct stat st;
-	int r;
+	int r = cpio_add_dir(c, name, 0755, e);
 
-	if (fstat(dirfd, &st) < 0)
-		return err_set_errno(e, -errno, "cannot stat the folder that is to be `%s` in the initrd", name);
-	r = cpio_add_dir(c, name, st.st_mode, e);
 	return r < 0 ? r : add_tree(c, name, dirfd, 0, e);
 }
 

@@ -142,7 +142,8 @@ int initrd_add_input(struct initrd *rd, const char *name, int fd, struct err *e)
 	if (r == 0 && fstat(fd, &st) < 0)
 		r = err_set_errno(e, -errno, "cannot stat it");
 	if (r == 0)
-		r = S_ISDIR(st.st_mode) ? cpio_add_tree(rd->cpio, path, fd, e) : cpio_add_fd(rd->cpio, path, st.st_mode, fd, e);
+		r = S_ISDIR(st.st_mode) ? cpio_add_tree(rd->cpio, path, fd, e) :
+					  cpio_add_fd(rd->cpio, path, st.st_mode & S_IXUSR ? 0755 : 0644, fd, e);
 	return r < 0 ? err_wrap(e, "adding the input `%s` to the initrd", name) : 0;
 }
 

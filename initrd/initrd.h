@@ -53,7 +53,8 @@ int initrd_add_fd(struct initrd *rd, const char *label, mode_t mode, int fd, cha
 int initrd_add_tree(struct initrd *rd, const char *label, int dirfd, char ret_path[static INITRD_PATH_SIZE], struct err *e)
 	_must_check_;
 
-/* Add an input of the setup script, a file or a folder, visible there as /imgbuild/inputs/<name>. name has one part. */
+/* Add an input of the setup script, a file or a folder, visible there as /imgbuild/inputs/<name>. name has one part. A file has the mode
+ * 0755 when its owner may execute it, else 0644. */
 int initrd_add_input(struct initrd *rd, const char *name, int fd, struct err *e) _must_check_;
 
 /* Write the job and end the initrd. *ret may be NULL. */

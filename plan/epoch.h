@@ -5,6 +5,6 @@
 #ifndef IMGBUILD_PLAN_EPOCH_H
 #define IMGBUILD_PLAN_EPOCH_H
 
-#define IMGBUILD_EPOCH 1
+#define IMGBUILD_EPOCH 2
 
 #endif

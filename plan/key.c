@@ -259,11 +259,17 @@ static int put_files(const struct maker *m, json_t *document)
 		const struct plan_input *input = &m->plan->inputs[i];
 		const struct plan_local_input *local;
 		struct digest digest;
+		json_t *j = NULL;
 
 		r = content_digest(m, "inputs", input->name, &input->location, &digest, &local);
-		if (r == 0 &&
-			json_object_set_new(inputs, input->name,
-				json_pack("{s:o}", local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest))) < 0)
+		if (r == 0)
+			j = json_pack("{s:o}", local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest));
+		/* The setup script can see it, so it counts; written only where it is so. */
+		if (j && local && local->executable && json_object_set_new(j, "executable", json_true()) < 0) {
+			json_decref(j);
+			j = NULL;
+		}
+		if (r == 0 && json_object_set_new(inputs, input->name, j) < 0)
 			r = out_of_memory(m->e);
 	}
 	if (r == 0)

@@ -264,6 +264,19 @@ static void an_executable_source_has_another_mode(void **state)
 	assert_true(digest_equal(&executable, &explicit));
 }
 
+static void an_executable_input_is_another(void **state)
+{
+	const struct fixture *f = *state;
+	struct digest plain, executable;
+
+	assert_int_equal(fchmodat(f->fd, "tool", 0644, 0), 0);
+	key_of(f, LOCALS "[inputs.a]\nsource = \"tool\"\n", &plain);
+	assert_int_equal(fchmodat(f->fd, "tool", 0755, 0), 0);
+	key_of(f, LOCALS "[inputs.a]\nsource = \"tool\"\n", &executable);
+	assert_int_equal(fchmodat(f->fd, "tool", 0644, 0), 0);
+	assert_false(digest_equal(&plain, &executable));
+}
+
 static void each_architecture_has_its_key(void **state)
 {
 	static const char both[] = "[base.amd64]\nurl = \"a.img\"\n[base.arm64]\nurl = \"a.img\"\n"
@@ -360,6 +373,7 @@ int main(void)
 		cmocka_unit_test(spelling_does_not_matter),
 		cmocka_unit_test(a_script_is_its_bytes),
 		cmocka_unit_test(an_executable_source_has_another_mode),
+		cmocka_unit_test(an_executable_input_is_another),
 		cmocka_unit_test(each_architecture_has_its_key),
 		cmocka_unit_test(what_is_missing_is_named),
 		cmocka_unit_test(the_key_is_what_it_was),
