@@ -9,7 +9,6 @@
 #include "lib/io.h"
 #include "lib/process.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
@@ -254,32 +253,7 @@ static int start_qemu(struct run *run, struct err *e)
 	return r;
 }
 
-/* The time that QEMU's threads were ready to run and did not get a CPU, as far as the kernel tells. */
-static uint64_t process_waited_ms(pid_t pid)
-{
-	uint64_t sum_ns = 0;
-	_cleanup_closedir_ DIR *tasks = NULL;
-	struct dirent *task;
-	char path[64];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	tasks = opendir(path);
-	while (tasks && (task = readdir(tasks))) {
-		_cleanup_buf_ struct buf b = BUF_INIT(4096);
-		struct err ignored = ERR_INIT;
-		unsigned long long ran_ns = 0, waited_ns = 0;
-		char name[300];
-
-		(void)snprintf(name, sizeof(name), "%s/schedstat", task->d_name);
-		if (task->d_name[0] != '.' && read_file_at(dirfd(tasks), name, false, &b, &ignored) == 0 &&
-			sscanf(buf_str(&b), "%llu %llu", &ran_ns, &waited_ns) == 2)
-			sum_ns += waited_ns;
-	}
-	return sum_ns / 1000000;
-}
-
-/* CPU time that QEMU's process has used or would have used so far; 0 where it cannot be read. A guest on a machine with too
- * much to do is not idle. */
+/* CPU time of QEMU's process so far; 0 where it cannot be read. */
 static uint64_t process_cpu_ms(pid_t pid)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(4096);
@@ -295,7 +269,7 @@ static uint64_t process_cpu_ms(pid_t pid)
 	after = strrchr(buf_str(&b), ')'); /* the name may hold anything */
 	if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
 		return 0;
-	return (user + system) * 1000 / (unsigned long long)ticks + process_waited_ms(pid);
+	return (user + system) * 1000 / (unsigned long long)ticks;
 }
 
 /* The sum of what the disks did, from query-blockstats; and of that, what changes a disk. */
