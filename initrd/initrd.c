@@ -189,6 +189,7 @@ int initrd_write_entry(int out_fd, enum arch arch, const struct initrd_module *m
 
 enum {
 	KERNEL_MIB = 128,	/* text, page tables, slab, QEMU's own holes; struct pages come on top, a 64th */
+	LEAST_SET_MIB = 32,	/* below this not even init and a shell run */
 	WORKING_SET_MIB = 384,	/* dpkg's database, perl and compilers of caches in maintainer scripts, some page cache */
 	GUEST_STEP_MIB = 64,	/* sizes that people and QEMU like */
 };
@@ -209,11 +210,13 @@ int initrd_choose_memory(const struct initrd_size *size, uint64_t plan_mib, uint
 	struct err *e)
 {
 	uint64_t need = initrd_guest_memory_mib(size);
+	uint64_t least = (size->archive_bytes >> 20) + (size->content_bytes >> 20) + KERNEL_MIB + LEAST_SET_MIB;
 
-	if (plan_mib > 0 && plan_mib < need)
+	/* What the plan says counts as long as the guest can start; whether its steps fit, they show. */
+	if (plan_mib > 0 && plan_mib < least)
 		return err_set_kind(e, ERR_KIND_USAGE, -E2BIG,
-			"[provision] memory is %llu MiB, but the guest must hold %llu MiB of packages, files and modules and needs "
-			"%llu MiB; raise it, or leave it out to have it computed",
+			"[provision] memory is %llu MiB, but the guest must hold %llu MiB of packages, files and modules and should "
+			"have %llu MiB; raise it, or leave it out to have it computed",
 			(unsigned long long)plan_mib, (unsigned long long)(size->content_bytes >> 20),
 			(unsigned long long)need);
 	*ret_mib = plan_mib > 0 ? plan_mib : need > default_mib ? need : default_mib;

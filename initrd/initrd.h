@@ -81,7 +81,8 @@ int initrd_write_entry(int out_fd, enum arch arch, const struct initrd_module *m
 uint64_t initrd_guest_memory_mib(const struct initrd_size *size);
 
 /* Decide on the guest's memory. plan_mib is what the plan says, 0 where it says nothing. *ret_mib: plan_mib, or where that is 0
- * the larger of default_mib and what is needed. -E2BIG (a usage error): the plan's memory cannot hold the initrd. */
+ * the larger of default_mib and what is needed. -E2BIG (a usage error): the plan's memory cannot even hold the
+ * initrd while it is unpacked; the message says how much there should be. */
 int initrd_choose_memory(const struct initrd_size *size, uint64_t plan_mib, uint64_t default_mib, uint64_t *ret_mib,
 	struct err *e) _must_check_;
 

@@ -17,6 +17,7 @@ struct talk {
 	unsigned total;
 	const char *counted;  /* "install: " (with upgrade), "configure: ", "remove: " */
 	const char *activity;
+	char last[256]; /* the package that was counted last */
 	char errors[800];
 	size_t errors_len;
 };
@@ -41,7 +42,9 @@ static void on_status(void *opaque, char *line)
 			(strcmp(t->counted, "install: ") == 0 && strncmp(stage, "upgrade: ", 9) == 0) ||
 			(strcmp(t->counted, "remove: ") == 0 && strncmp(stage, "purge: ", 7) == 0);
 
-		if (counts && package) {
+		/* A purge says "remove" and then "purge" of the same package. */
+		if (counts && package && strcmp(package + 2, t->last) != 0) {
+			(void)snprintf(t->last, sizeof(t->last), "%s", package + 2);
 			(*t->done)++;
 			command_progress(t->step, *t->done, t->total, "%s %s", t->activity, package + 2);
 		}

@@ -116,7 +116,10 @@ static void test_memory(void **state)
 	assert_int_equal(mib, initrd_guest_memory_mib(&large));
 	assert_int_equal(initrd_choose_memory(&large, 8192, 2048, &mib, &e), 0);
 	assert_int_equal(mib, 8192);
-	assert_int_equal(initrd_choose_memory(&large, 2048, 2048, &mib, &e), -E2BIG);
+	assert_int_equal(initrd_choose_memory(&small, 256, 2048, &mib, &e), 0);
+	assert_int_equal(mib, 256);
+	assert_int_equal(initrd_choose_memory(&large, 4010 + 128 + 32, 2048, &mib, &e), 0);
+	assert_int_equal(initrd_choose_memory(&large, 4010 + 128 + 31, 2048, &mib, &e), -E2BIG);
 	assert_int_equal(e.kind, ERR_KIND_USAGE);
 	assert_non_null(strstr(e.message, "2010"));
 }
