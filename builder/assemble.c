@@ -242,10 +242,11 @@ static int add_files(struct assembly *a, struct err *e)
 	const struct plan *plan = a->p->plan;
 	int r = begin_step(a, "files", "writing files", e);
 
-	for (size_t i = 0; r == 0 && i < plan->n_files; i++)
-		r = add_file(a, &plan->files[i], e);
+	/* Before the plan's own files: one that is /etc/fstab has the last word. */
 	if (r == 0)
 		r = add_fstab(a, e);
+	for (size_t i = 0; r == 0 && i < plan->n_files; i++)
+		r = add_file(a, &plan->files[i], e);
 	return r < 0 ? r : add_hostname(a, e);
 }
 
