@@ -33,7 +33,7 @@ struct building {
 	struct vm_result vm;
 	struct line_reader output; /* of the steps, cut into lines */
 	uint32_t memory_mib;
-	int disk_fd, console_fd, events_fd;
+	int disk_fd, kernel_fd, console_fd, events_fd;
 };
 
 static void building_release(struct building *b)
@@ -46,6 +46,7 @@ static void building_release(struct building *b)
 	strv_release(&b->notes);
 	line_reader_release(&b->output);
 	close_fdp(&b->disk_fd);
+	close_fdp(&b->kernel_fd);
 	close_fdp(&b->console_fd);
 	close_fdp(&b->events_fd);
 	temp_folder_release(&b->workshop);
@@ -116,6 +117,51 @@ static int fetch_inputs(const struct building *b, const struct digest *base, str
 	return r < 0 ? r : fetch_list_run(&list, b->env, e);
 }
 
+/* The initrd that boots the entry: init and the modules that its root and its console need. */
+static int write_entry_initrd(struct building *b, struct err *e)
+{
+	const struct module_plan *modules = &b->kernel.boot_modules;
+	struct initrd_module *entries = calloc(modules->n + 1, sizeof(*entries));
+	struct buf *bytes = calloc(modules->n + 1, sizeof(*bytes));
+	_cleanup_close_ int fd = -1;
+	int r = entries && bytes ? create_in(&b->folder, "initrd", O_RDWR, &fd, e) : err_set(e, -ENOMEM, "out of memory");
+
+	for (size_t i = 0; r == 0 && i < modules->n; i++) {
+		buf_init(&bytes[i], MODULE_MAX_BYTES);
+		r = boot_module_read(&modules->items[i], &bytes[i], e);
+		entries[i] = (struct initrd_module){ modules->items[i].name, buf_str(&bytes[i]), bytes[i].len };
+	}
+	if (r == 0)
+		r = initrd_write_entry(fd, b->p->arch, entries, modules->n, e);
+	for (size_t i = 0; bytes && i < modules->n; i++)
+		buf_release(&bytes[i]);
+	free(bytes);
+	free(entries);
+	return r;
+}
+
+/* What was packed must be what the key is the digest of: a local file may have changed between its digest and its reading. From here
+ * on nothing local is read. */
+static int confirm_inputs(struct building *b, struct err *e)
+{
+	const struct prepared *p = b->p;
+	const char *expected = manifest_text(json_object_get(p->document, "kernel"), "sha256");
+	char hex[DIGEST_HEX_SIZE];
+	struct digest kernel;
+	int r = prepared_confirm_locals(p, publisher_store(b->env->publisher), e);
+
+	if (r == 0)
+		r = digest_fd(DIGEST_SHA256, b->kernel_fd, UINT64_MAX, &kernel, e);
+	if (r < 0)
+		return r;
+	(void)digest_hex(&kernel, hex);
+	if (digest_equal(&kernel, &b->kernel.kernel.sha256) && strcmp(hex, expected) == 0)
+		return 0;
+	return err_set_kind(e, ERR_KIND_INPUT, -EBUSY,
+		"the kernel has the SHA-256 %s, but the key is that of %s: it was changed while it was read; run again", hex,
+		expected);
+}
+
 /* Everything that the boot needs, at hand. */
 static int gather(struct building *b, struct err *e)
 {
@@ -132,7 +178,7 @@ static int gather(struct building *b, struct err *e)
 	if (r == 0)
 		r = temp_folder_new(env->publisher, "workshop", &b->workshop, e);
 	if (r == 0)
-		r = boot_kernel_get(env, p, &b->root, &p->lock.arch[p->arch].kernel, &b->workshop, &b->kernel, e);
+		r = boot_kernel_get(env, p, &b->root, lock_kernel_find(&p->lock, p->plan, p->arch), &b->workshop, &b->kernel, e);
 	if (r == 0)
 		r = debs_get(env, p, &b->root, &b->debs, e);
 	if (r == 0)
@@ -150,6 +196,12 @@ static int gather(struct building *b, struct err *e)
 			&memory_mib, e);
 	if (r == 0)
 		r = make_disk(b, e);
+	if (r == 0)
+		r = copy_in(&b->folder, "kernel", b->kernel.kernel.fd, &b->kernel_fd, e);
+	if (r == 0)
+		r = write_entry_initrd(b, e);
+	if (r == 0)
+		r = confirm_inputs(b, e);
 	if (r < 0)
 		return r;
 	b->memory_mib = (uint32_t)memory_mib;
@@ -192,7 +244,7 @@ static int boot_guest(struct building *b, struct err *e)
 		.accel = env->accel,
 		.memory_mib = b->memory_mib,
 		.cpus = plan->provision.cpus ? plan->provision.cpus : DEFAULT_CPUS,
-		.kernel_fd = b->kernel.kernel.fd,
+		.kernel_fd = b->kernel_fd,
 		.initrd_fd = b->assembled.fd,
 		.disk_fd = b->disk_fd,
 		.cmdline = plan->kernel[b->p->arch].cmdline,
@@ -214,39 +266,12 @@ static int boot_guest(struct building *b, struct err *e)
 	return vm_run(&config, &hooks, &b->vm, e);
 }
 
-/* The initrd that boots the entry: init and the modules that its root and its console need. */
-static int write_entry_initrd(struct building *b, struct err *e)
-{
-	const struct module_plan *modules = &b->kernel.boot_modules;
-	struct initrd_module *entries = calloc(modules->n + 1, sizeof(*entries));
-	struct buf *bytes = calloc(modules->n + 1, sizeof(*bytes));
-	_cleanup_close_ int fd = -1;
-	int r = entries && bytes ? create_in(&b->folder, "initrd", O_RDWR, &fd, e) : err_set(e, -ENOMEM, "out of memory");
-
-	for (size_t i = 0; r == 0 && i < modules->n; i++) {
-		buf_init(&bytes[i], MODULE_MAX_BYTES);
-		r = boot_module_read(&modules->items[i], &bytes[i], e);
-		entries[i] = (struct initrd_module){ modules->items[i].name, buf_str(&bytes[i]), bytes[i].len };
-	}
-	if (r == 0)
-		r = initrd_write_entry(fd, b->p->arch, entries, modules->n, e);
-	for (size_t i = 0; bytes && i < modules->n; i++)
-		buf_release(&bytes[i]);
-	free(bytes);
-	free(entries);
-	return r;
-}
-
-/* The files of an entry that do not come from the guest. */
+/* What an entry keeps of the plan. */
 static int write_companions(struct building *b, struct err *e)
 {
 	_cleanup_buf_ struct buf lock = BUF_INIT(64 << 20);
-	int r = write_entry_initrd(b, e);
+	int r = write_in(&b->folder, "plan.toml", b->p->plan->text, b->p->plan->text_len, e);
 
-	if (r == 0)
-		r = copy_in(&b->folder, "kernel", b->kernel.kernel.fd, NULL, e);
-	if (r == 0)
-		r = write_in(&b->folder, "plan.toml", b->p->plan->text, b->p->plan->text_len, e);
 	if (r == 0)
 		r = lock_format(&b->p->lock, &lock, e);
 	if (r == 0)
@@ -371,6 +396,7 @@ int build_image(const struct build_env *env, struct events *events, struct prepa
 		.kernel = BOOT_KERNEL_INIT,
 		.assembled = ASSEMBLED_INIT,
 		.disk_fd = -1,
+		.kernel_fd = -1,
 		.console_fd = -1,
 		.events_fd = -1 };
 	_cleanup_publish_lock_ struct publish_lock lock = PUBLISH_LOCK_INIT;

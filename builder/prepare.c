@@ -59,6 +59,30 @@ static int digest_locals(struct prepared *p, const struct store *store, struct e
 	return r;
 }
 
+int prepared_confirm_locals(const struct prepared *p, const struct store *store, struct err *e)
+{
+	_cleanup_filedigest_memo_ struct filedigest_memo *memo = NULL;
+	struct plan_local_inputs now = { 0 };
+	int r = plan_local_inputs(p->plan, p->arch, &now, e);
+
+	if (r == 0)
+		r = filedigest_memo_load(store, &memo, e);
+	for (size_t i = 0; r == 0 && i < now.n; i++) {
+		const struct plan_local_input *was = plan_local_input_find(&p->locals, now.items[i].slot);
+
+		/* The base is confirmed where its root is taken out, and not read when the cache has that. */
+		if (now.items[i].kind == PLAN_INPUT_BASE)
+			continue;
+		r = digest_local(p->plan, memo, &now.items[i], e);
+		if (r == 0 && (!was || !digest_equal(&was->digest, &now.items[i].digest) || was->is_tree != now.items[i].is_tree ||
+				      was->executable != now.items[i].executable))
+			r = err_set_kind(e, ERR_KIND_INPUT, -EBUSY, "`%s` was changed while it was read; run again",
+				now.items[i].path);
+	}
+	plan_local_inputs_release(&now);
+	return r;
+}
+
 int prepared_compute_key(struct prepared *p, struct err *e)
 {
 	struct err key_err = ERR_INIT;
@@ -110,7 +134,8 @@ int prepared_open_local(const struct prepared *p, const char *slot, int *ret_fd,
 
 	if (!input)
 		return err_set(e, -ENOENT, "the plan has no local input `%s`", slot);
-	fd = plan_open_beneath(p->plan, input->path, O_RDONLY, e);
+	/* O_NONBLOCK: a FIFO that has come to stand there must not wait for its writer. */
+	fd = plan_open_beneath(p->plan, input->path, O_RDONLY | O_NONBLOCK, e);
 	if (fd < 0)
 		return fd;
 	*ret_fd = fd;

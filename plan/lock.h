@@ -143,6 +143,10 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
  * needed and reads as "nothing". */
 bool lock_needs_packages(const struct plan *p, enum arch arch);
 
+/* The answer for the kernel; an empty one when the plan's kernel needs none, being local or pinned by the plan: what the lock then
+ * holds answers an older plan. Like the section itself it is an answer only where lock_missing() says so. */
+const struct lock_kernel *lock_kernel_find(const struct lock *l, const struct plan *p, enum arch arch);
+
 /* Store an answer: copies of what is given, user info taken off URLs, lists sorted; `question` is set to the plan's
  * question now, and the base must have its answer first. What is given is not changed and may have an empty question. */
 int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct lock_blob *base, struct err *e)

@@ -271,6 +271,13 @@ static bool needs_kernel(const struct plan_kernel *k)
 	return k->kind != PLAN_KERNEL_FILE || (k->location.url && k->location.sha256.algorithm == DIGEST_NONE);
 }
 
+const struct lock_kernel *lock_kernel_find(const struct lock *l, const struct plan *p, enum arch arch)
+{
+	static const struct lock_kernel none = { 0 };
+
+	return needs_kernel(&p->kernel[arch]) ? &l->arch[arch].kernel : &none;
+}
+
 /* Turn "not known" into a missing section, and compare the question with the one that was answered. */
 static int check_answer(int r, const struct digest *asked, const struct digest *answered, unsigned section,
 	unsigned *sections, struct err *e)

@@ -177,6 +177,23 @@ setup() {
 	expect_equal "$(image_cat "$stdout" /etc/os-release)" "$(image_cat "$entry" /etc/os-release)"
 }
 
+@test "what the lock says of an older kernel does not count, and the plan's own fstab has the last word" {
+	dir=$BATS_TEST_TMPDIR/p
+	alpine_plan "$dir" </dev/null
+	mv "$dir/plan.toml" "$dir/file.toml"
+	tar -C "$dir" -czf "$dir/k.tar.gz" bzImage
+	printf '[base.amd64]\nurl = "base.qcow2"\n[kernel.amd64]\nurl = "k.tar.gz"\npath = "bzImage"\n' >"$dir/plan.toml"
+	run_imgbuild lock "$dir/plan.toml"
+	expect_status 0
+	grep -q archive "$dir/plan.lock"
+	{ cat "$dir/file.toml" && printf '[files."/etc/fstab"]\ncontent = "# mine\\n"\n'; } >"$dir/plan.toml"
+	cp "$(fixture builtin-kernel.sh)/vmlinux" "$dir/bzImage"
+	run_imgbuild "$dir/plan.toml"
+	expect_status 0
+	cmp "$dir/bzImage" "$stdout/kernel"
+	expect_equal "$(image_cat "$stdout" /etc/fstab)" "# mine"
+}
+
 @test "two at once boot once and give the same path" {
 	alpine_plan "$BATS_TEST_TMPDIR/p" <<<'[setup]
 script = "sleep 3; echo twice >/etc/twice"'
