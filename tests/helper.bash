@@ -86,5 +86,11 @@ alpine_plan() { # FOLDER [DISK]
 	} >"$1/plan.toml"
 }
 
-# The processes of this user that run a program of that name, by their numbers.
-pids_of() { pgrep -u "$(id -u)" -x "$1" || true; }
+# The processes of this test run that are a program of that name, by their numbers. Another run on this machine has another HOME.
+pids_of() {
+	local pid
+	for pid in $(pgrep -u "$(id -u)" -x "$1"); do
+		grep -qzFx "HOME=$HOME" "/proc/$pid/environ" 2>/dev/null && echo "$pid"
+	done
+	true
+}
