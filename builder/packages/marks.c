@@ -110,6 +110,22 @@ uint32_t pkg_marks_find_present(const struct pkg_marks *m, const struct pkg_alte
 	return UNIVERSE_NONE;
 }
 
+uint32_t pkg_marks_find_installed(const struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d)
+{
+	for (uint32_t i = 0; i < d->n; i++) {
+		const struct pkg_alternative *a = &relations->alternatives[d->first + i];
+		const struct pkg_name *name = &m->u->names[a->name];
+
+		for (uint32_t p = 0; p <= name->n_providers; p++) {
+			uint32_t v = p < name->n_providers ? name->providers[p].version : name->installed;
+
+			if (v != UNIVERSE_NONE && m->u->versions[v].installed && pkg_universe_satisfies(m->u, v, a))
+				return v;
+		}
+	}
+	return UNIVERSE_NONE;
+}
+
 static bool dep_is_positive(const struct pkg_dep *d)
 {
 	return d->kind <= PKG_DEP_RECOMMENDS;
@@ -517,6 +533,56 @@ static int drop_unreached(struct pkg_marks *m, struct err *e)
 	return 0;
 }
 
+/* Whether a package of the base lost a dependency to what the plan wants out, and nothing else serves it. */
+static int loses_to_unwanted(struct pkg_marks *m, uint32_t name, struct err *e)
+{
+	const struct pkg_relations *relations = pkg_universe_relations(m->u, m->marks[name].target, e);
+
+	if (!relations)
+		return e->code;
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_dep *d = &relations->deps[i];
+		const struct pkg_mark *mark;
+		uint32_t v;
+
+		if (!dep_is_hard(d) || dep_is_served(m, relations, d))
+			continue;
+		v = pkg_marks_find_installed(m, relations, d);
+		if (v == UNIVERSE_NONE)
+			continue;
+		mark = &m->marks[m->u->versions[v].name];
+		if (mark->unwanted || mark->along)
+			return 1;
+	}
+	return 0;
+}
+
+/* What depends on something unwanted goes out with it, as apt does; no other way of serving it is looked for. */
+static int take_dependents_along(struct pkg_marks *m, struct err *e)
+{
+	bool changed = true;
+
+	while (changed) {
+		changed = false;
+		for (size_t i = 0; i < m->n_present; i++) {
+			struct pkg_mark *mark = &m->marks[m->present[i]];
+			int r;
+
+			if (mark->target == UNIVERSE_NONE || mark->target != m->u->names[m->present[i]].installed ||
+				mark->firm || pkg_marks_is_vital(m, m->present[i]))
+				continue;
+			r = loses_to_unwanted(m, m->present[i], e);
+			if (r < 0)
+				return r;
+			if (r == 0)
+				continue;
+			mark->target = UNIVERSE_NONE;
+			mark->along = mark->discarded = changed = true;
+		}
+	}
+	return 0;
+}
+
 int pkg_marks_run(struct pkg_marks *m, struct err *e)
 {
 	int r;
@@ -534,24 +600,9 @@ int pkg_marks_run(struct pkg_marks *m, struct err *e)
 	}
 	for (size_t i = 0; i < m->n_requests && r >= 0; i++)
 		r = install(m, m->requests[i], 0, e);
+	if (r >= 0)
+		r = take_dependents_along(m, e);
 	return r < 0 ? r : drop_unreached(m, e);
-}
-
-/* Whether a dependency of an installed package was unserved in the base already. */
-static bool was_broken(const struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d)
-{
-	for (uint32_t i = 0; i < d->n; i++) {
-		const struct pkg_alternative *a = &relations->alternatives[d->first + i];
-		const struct pkg_name *name = &m->u->names[a->name];
-
-		for (uint32_t p = 0; p <= name->n_providers; p++) {
-			uint32_t v = p < name->n_providers ? name->providers[p].version : name->installed;
-
-			if (v != UNIVERSE_NONE && m->u->versions[v].installed && pkg_universe_satisfies(m->u, v, a))
-				return false;
-		}
-	}
-	return true;
 }
 
 int pkg_marks_check(struct pkg_marks *m, char *why, size_t why_size, struct err *e)
@@ -586,7 +637,7 @@ int pkg_marks_check(struct pkg_marks *m, char *why, size_t why_size, struct err 
 			const struct pkg_dep *d = &relations->deps[k];
 			const struct pkg_alternative *a = &relations->alternatives[d->first];
 
-			if (!dep_is_hard(d) || dep_is_served(m, relations, d) || (unchanged && was_broken(m, relations, d)))
+			if (!dep_is_hard(d) || dep_is_served(m, relations, d) || (unchanged && pkg_marks_find_installed(m, relations, d) == UNIVERSE_NONE))
 				continue;
 			(void)snprintf(why, why_size, "`%s` needs `%s`", m->u->names[name].text,
 				pkg_alternative_text(m->u, a, text, sizeof(text)));

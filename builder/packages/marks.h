@@ -18,6 +18,7 @@ struct pkg_mark {
 	bool firm;	 /* as good as requested: the only answer to a firm dependency */
 	bool discarded;	 /* its candidate cannot go in */
 	bool followed;	 /* its dependencies were seen to */
+	bool along;	 /* goes out with something unwanted that it depends on */
 };
 
 struct pkg_marks {
@@ -52,6 +53,9 @@ uint32_t pkg_marks_target(const struct pkg_marks *m, uint32_t name);
 
 /* Find a present version that satisfies the alternative. UNIVERSE_NONE: none. */
 uint32_t pkg_marks_find_present(const struct pkg_marks *m, const struct pkg_alternative *a);
+
+/* Find what served a dependency in the base. UNIVERSE_NONE: nothing did. */
+uint32_t pkg_marks_find_installed(const struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d);
 
 /* Note that a name may be present, for those that set targets themselves. */
 int pkg_marks_add_present(struct pkg_marks *m, uint32_t name, struct err *e) _must_check_;

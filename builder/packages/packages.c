@@ -427,12 +427,17 @@ static int find_reason(struct resolution *s, uint32_t name, enum pkg_removal_rea
 	}
 	*ret = PKG_REMOVAL_DEPENDS;
 	for (size_t k = 0; k < own->n_deps; k++) {
+		uint32_t was = UNIVERSE_NONE;
 		bool served = false;
 
-		for (uint32_t i = 0; i < own->deps[k].n && own->deps[k].kind <= PKG_DEP_DEPENDS; i++)
+		if (own->deps[k].kind > PKG_DEP_DEPENDS)
+			continue;
+		for (uint32_t i = 0; i < own->deps[k].n; i++)
 			served |= pkg_marks_find_present(m, &own->alternatives[own->deps[k].first + i]) != UNIVERSE_NONE;
-		if (own->deps[k].kind <= PKG_DEP_DEPENDS && !served) {
-			*ret_because = u->names[own->alternatives[own->deps[k].first].name].text;
+		if (!served)
+			was = pkg_marks_find_installed(m, own, &own->deps[k]);
+		if (was != UNIVERSE_NONE) {
+			*ret_because = u->names[u->versions[was].name].text;
 			return 0;
 		}
 	}

@@ -240,7 +240,12 @@ static void removing_takes_dependents_along(void **state)
 {
 	struct world *w = *state;
 
-	publish(w, "stable", P("a", "1", ""), DEBIAN);
+	publish(w, "stable", P("a", "1", "") P("heavy", "1", "Provides: mta\n"), DEBIAN);
+	fixture_write(&w->f, "root/var/lib/dpkg/status",
+		INSTALLED("light", "1", "Provides: mta\n") INSTALLED("mailx", "1", "Depends: default-mta | mta\n")
+			INSTALLED("cron", "1", "Depends: mailx\n"));
+	expect(w, "a", "light", "+a=1 -cron(depends mailx) -light(asked ) -mailx(depends light)");
+	expect(w, "heavy", "light", "+heavy=1 -light(asked )");
 	fixture_write(&w->f, "root/var/lib/dpkg/status",
 		INSTALLED("snapd", "1", "") INSTALLED("server", "1", "Depends: snapd\n") INSTALLED("rest", "1", ""));
 	expect(w, "a", "snapd", "+a=1 -server(depends snapd) -snapd(asked )");
