@@ -37,6 +37,17 @@ void watch_enter(struct watch *w, enum watch_phase phase, uint64_t now_ms)
 	w->phase_ms = w->sign_ms = w->alive_ms = now_ms;
 }
 
+/* Leave time out that passed unseen. */
+static void skip_time(struct watch *w, uint64_t skipped_ms)
+{
+	w->start_ms += skipped_ms;
+	w->phase_ms += skipped_ms;
+	w->sign_ms += skipped_ms;
+	w->alive_ms += skipped_ms;
+	w->n_stuck = 0;
+	w->last.has_cpu_state = false;
+}
+
 static void note_cpu_state(struct watch *w, const struct watch_sample *s)
 {
 	if (!s->has_cpu_state)
@@ -53,6 +64,8 @@ enum watch_finding watch_take(struct watch *w, const struct watch_sample *s)
 	uint64_t elapsed_ms = s->now_ms - w->last.now_ms;
 	bool busy;
 
+	if (elapsed_ms > WATCH_GAP_MS)
+		skip_time(w, elapsed_ms - WATCH_GAP_MS);
 	if (s->console_bytes > w->last.console_bytes || s->records > w->last.records ||
 		s->disk_operations > w->last.disk_operations)
 		w->sign_ms = w->alive_ms = s->now_ms;

@@ -5,7 +5,10 @@
  * stall_ms, or when it was busy without a sign for busy_ms. Before its kernel has said a word the limit is first_byte_ms,
  * or stuck_ms when the registers of its virtual CPU stay as they are over WATCH_STUCK_SAMPLES samples: kernels that run
  * do not, and none sleeps before its console. Before init's hello it is hello_ms since the start, whatever the signs.
- * After the verdict was acknowledged, end_ms. */
+ * After the verdict was acknowledged, end_ms.
+ *
+ * Time counts only while someone looks: of a gap between two samples, WATCH_GAP_MS. Who stopped imgbuild, or gave it no CPU, has
+ * not found the guest dead. */
 #ifndef IMGBUILD_BUILDER_VM_WATCH_H
 #define IMGBUILD_BUILDER_VM_WATCH_H
 
@@ -17,6 +20,7 @@
 /* An idle guest was seen at 1 to 5, a busy one on a host with six times too much to do at 15 and more. The time that threads
  * wait for a CPU tells nothing: on such a host that of an idle guest, which wakes for each tick, is as long. */
 #define WATCH_BUSY_PERCENT 12
+#define WATCH_GAP_MS 5000 /* the most that can pass unseen between two samples */
 
 enum watch_phase { WATCH_NO_BYTE = 0, WATCH_BOOTING, WATCH_RUNNING, WATCH_ENDING };
 

@@ -87,6 +87,26 @@ static void test_boot_has_a_deadline(void **state)
 	assert_int_equal(m.watch.phase, WATCH_BOOTING);
 }
 
+/* imgbuild was stopped (^Z), and the machine with it or not: when it goes on, nothing has been read yet. */
+static void test_time_that_nobody_saw_does_not_count(void **state)
+{
+	enum watch_finding f;
+
+	(void)state;
+	for (int phase = WATCH_NO_BYTE; phase <= WATCH_ENDING; phase++) {
+		struct machine m = machine();
+
+		if (phase > WATCH_NO_BYTE)
+			m.sample.console_bytes = 1;
+		assert_int_equal(second(&m), WATCH_ALIVE);
+		watch_enter(&m.watch, (enum watch_phase)phase, m.sample.now_ms);
+		m.watch.limits = (struct watch_limits){ 10000, 4000, 30000, 8000, 20000, 8000 };
+		m.sample.now_ms += 3600 * 1000;
+		assert_int_equal(second(&m), WATCH_ALIVE);
+		assert_int_not_equal(seconds_until(&m, &f), 0);
+	}
+}
+
 static void test_idle_busy_and_signs(void **state)
 {
 	struct machine m = machine();
@@ -373,6 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_silence_before_the_first_byte),
 		cmocka_unit_test(test_boot_has_a_deadline),
+		cmocka_unit_test(test_time_that_nobody_saw_does_not_count),
 		cmocka_unit_test(test_idle_busy_and_signs),
 		cmocka_unit_test(test_end_has_a_deadline),
 		cmocka_unit_test(test_limits_know_the_accelerator),
