@@ -8,6 +8,11 @@
 
 enum { CONSOLE_LINE_MAX_BYTES = RECORD_MAX_BYTES + sizeof(CONSOLE_FRAME_PREFIX) };
 
+enum {
+	CAUSE_BEFORE_LINES = 8,
+	OOPS_LINES = 120 /* an oops and its panic are not farther apart */
+};
+
 static const char panic_words[] = "Kernel panic - not syncing";
 
 void console_init(struct console *c, int log_fd, uint64_t max_bytes)
@@ -45,14 +50,70 @@ static void log_line(struct console *c, const char *line, size_t len)
 		c->logged_bytes += n;
 }
 
-static void take_text_line(struct console *c, const char *line, size_t len)
+/* Where an oops begins in a line, or NULL. */
+static const char *find_oops(const char *line, size_t len)
 {
-	const char *panic = memmem(line, len, panic_words, strlen(panic_words));
+	static const char *const words[] = { "BUG: ", "kernel BUG at ", "Unable to handle kernel ", "Internal error: ",
+		"general protection fault", "invalid opcode: ", "divide error: ", "stack segment: ", "Oops" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		const char *at = memmem(line, len, words[i], strlen(words[i]));
+
+		if (at)
+			return at;
+	}
+	return NULL;
+}
+
+static bool oops_is_recent(const struct console *c)
+{
+	return c->oops[0] && c->all.n - c->cause_line < OOPS_LINES;
+}
+
+/* Begin to keep what is around the next line. */
+static void begin_cause(struct console *c)
+{
+	size_t kept = c->all.n < CAUSE_BEFORE_LINES ? c->all.n : CAUSE_BEFORE_LINES;
+
+	c->cause = (struct tail){ 0 };
+	c->cause_line = c->all.n;
+	for (size_t i = c->all.n - kept; i < c->all.n; i++) {
+		const char *line = c->all.lines[i % TAIL_LINES];
+
+		tail_add(&c->cause, line, strlen(line));
+	}
+}
+
+/* A kernel that panics says why in a line or two, before or after that word. */
+static void follow_trouble(struct console *c, const char *line, size_t len)
+{
+	const char *panic = memmem(line, len, panic_words, strlen(panic_words)), *oops = find_oops(line, len);
+	bool keep = c->cause.n > 0 && c->cause.n < TAIL_LINES - 1;
 
 	if (panic && !c->panicked) {
-		c->panicked = true;
+		size_t used;
+
+		if (!oops_is_recent(c)) {
+			c->oops[0] = '\0';
+			begin_cause(c);
+		}
+		c->panicked = keep = true;
 		err_sanitize(c->panic, sizeof(c->panic), panic, len - (size_t)(panic - line));
+		used = strlen(c->panic);
+		if (c->oops[0])
+			(void)snprintf(c->panic + used, sizeof(c->panic) - used, " (%s)", c->oops);
+	} else if (oops && !c->panicked && !oops_is_recent(c)) {
+		err_sanitize(c->oops, sizeof(c->oops), oops, len - (size_t)(oops - line));
+		begin_cause(c);
+		keep = true;
 	}
+	if (keep)
+		tail_add(&c->cause, line, len);
+}
+
+static void take_text_line(struct console *c, const char *line, size_t len)
+{
+	follow_trouble(c, line, len);
 	log_line(c, line, len);
 	tail_add(&c->all, line, len);
 }

@@ -3,11 +3,13 @@
  * Console bytes are cut into lines. A line that carries a framed record is handed on and is not written anywhere (the verdict holds
  * the nonce); every other one goes into the file and the tail, control characters replaced. Step output comes out of
  * records and is treated the same. A kernel panic is recognised by the kernel's own words on the console, never in step
- * output. After `max_bytes` the file is cut with one line that says so; trouble with writing to it ends the writing, not
- * the run.
+ * output. Around it, and around the oops that led to it, a tail of its own is kept: what follows is registers and a call trace,
+ * which would push the cause out. After `max_bytes` the file is cut with one line that says so; trouble with writing to it ends
+ * the writing, not the run.
  *
  * Ownership: log_fd is lent. console_release() frees the line buffers.
- * SOURCE: Linux kernel/panic.c ("Kernel panic - not syncing: "). */
+ * SOURCE: Linux kernel/panic.c ("Kernel panic - not syncing: "), arch/x86/mm/fault.c, arch/x86/kernel/traps.c,
+ * arch/arm64/mm/fault.c, lib/bug.c (the first words of an oops). */
 #ifndef IMGBUILD_BUILDER_VM_CONSOLE_H
 #define IMGBUILD_BUILDER_VM_CONSOLE_H
 
@@ -21,9 +23,12 @@ struct console {
 	bool cut;	    /* reached max_bytes, or could not be written */
 	uint64_t seen_bytes; /* of the console itself */
 	bool panicked;
-	char panic[256];    /* the panic's words, sanitized */
+	char panic[256];    /* the panic's words, and the oops's before it, sanitized */
+	char oops[160];	    /* the first words of the last oops, sanitized */
+	size_t cause_line;  /* how many lines `all` had had when `cause` was begun */
 	struct tail all;    /* console and output */
 	struct tail output; /* output alone */
+	struct tail cause;  /* the lines around the last oops or the panic; empty without */
 	struct line_reader lines, output_lines;
 };
 

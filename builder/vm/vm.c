@@ -844,7 +844,8 @@ static int run_once(struct run *run, struct err *e)
 	run->result->outcome = judge(run);
 	run->result->total_ms = monotonic_ms() - run->start_ms;
 	run->result->console_cut = run->console.cut;
-	tail_copy(&run->console.all, run->result->tail, sizeof(run->result->tail));
+	tail_copy(run->result->outcome == VM_PANIC && run->console.panicked ? &run->console.cause : &run->console.all,
+		run->result->tail, sizeof(run->result->tail));
 	tail_copy(&run->console.output, run->result->output_tail, sizeof(run->result->output_tail));
 	return 0;
 }

@@ -298,6 +298,49 @@ static int no_frame(void *ctx, const char *line, size_t len, bool truncated, str
 	return 0;
 }
 
+static void feed_lines(struct console *c, const char *first, unsigned n)
+{
+	struct err e = ERR_INIT;
+	unsigned frames = 0;
+
+	assert_int_equal(console_feed(c, first, strlen(first), no_frame, &frames, &e), 0);
+	for (unsigned i = 0; i < n; i++) {
+		char line[32];
+
+		(void)snprintf(line, sizeof(line), "[ 2.0] R%u: 0\n", i);
+		assert_int_equal(console_feed(c, line, strlen(line), no_frame, &frames, &e), 0);
+	}
+}
+
+/* The lines that say why a kernel panicked are kept, however long its register dump is. */
+static void test_cause_of_panic(void)
+{
+	char text[VM_TAIL_MAX_BYTES];
+	struct console c;
+
+	console_init(&c, -1, 1000);
+	feed_lines(&c, "[ 1.0] BUG: workqueue lockup\n", 200);
+	feed_lines(&c, "[ 1.9] the module x was loaded\n[ 2.0] BUG: kernel NULL pointer dereference, address: 0\n", 60);
+	feed_lines(&c, "[ 2.1] Oops: 0002 [#1]\n[ 2.1] Kernel panic - not syncing: Fatal exception\n", 60);
+	assert_true(c.panicked);
+	assert_string_equal(c.panic,
+		"Kernel panic - not syncing: Fatal exception (BUG: kernel NULL pointer dereference, address: 0)");
+	tail_copy(&c.cause, text, sizeof(text));
+	assert_non_null(strstr(text, "the module x"));
+	assert_non_null(strstr(text, "NULL pointer dereference, address: 0\n[ 2.0] R0: 0\n"));
+	assert_non_null(strstr(text, "not syncing"));
+	assert_null(strstr(text, "lockup"));
+	console_release(&c);
+
+	console_init(&c, -1, 1000);
+	feed_lines(&c, "[ 1.0] BUG: workqueue lockup\n", 200);
+	feed_lines(&c, "init: cannot mount\n[ 2.0] Kernel panic - not syncing: Attempted to kill init!\n", 60);
+	assert_string_equal(c.panic, "Kernel panic - not syncing: Attempted to kill init!");
+	tail_copy(&c.cause, text, sizeof(text));
+	assert_non_null(strstr(text, "init: cannot mount\n[ 2.0] Kernel panic"));
+	console_release(&c);
+}
+
 static void test_console(void **state)
 {
 	static const char text[] = "hello\r\n@imgbuild@ {\"nonce\":1}\n[ 1.0] Kernel panic - not syncing: VFS\nhalf";
@@ -324,6 +367,8 @@ static void test_console(void **state)
 	assert_true(log.len < 1000 + 100);
 	assert_non_null(strstr(buf_str(&log), "is cut here"));
 	console_release(&c);
+
+	test_cause_of_panic();
 
 	/* What a step prints is no panic of the kernel's. */
 	console_init(&c, -1, 1000);
