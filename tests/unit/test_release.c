@@ -56,7 +56,6 @@ static void verifies_with_gpgv(void **state)
 {
 	struct apt_fixture *f = *state;
 	_cleanup_release_ struct apt_release a, b;
-	_cleanup_buf_ struct buf text = BUF_INIT(RELEASE_MAX_BYTES);
 	struct err e = ERR_INIT;
 
 	apt_release_init(&a);

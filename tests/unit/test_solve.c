@@ -417,7 +417,7 @@ static void the_hosts_mirror_is_used(void **state)
 static void a_repository_of_the_plan_brings_its_key(void **state)
 {
 	struct world *w = *state;
-	_cleanup_strv_ struct strv in = { 0 }, components = { 0 };
+	_cleanup_strv_ struct strv in = { 0 };
 	_cleanup_pkg_set_ struct pkg_set set = { 0 };
 	_cleanup_buf_ struct buf key = BUF_INIT(1 << 20);
 	struct pkg_repository repository = { .uri = "http://tool.test/apt/", .suite = "./", .key_label = "keys/tool.asc" };
