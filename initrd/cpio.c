@@ -16,7 +16,8 @@ enum {
 	GUEST_INODE_BYTES = 1024, /* inode and directory entry of ramfs or tmpfs, rounded up */
 };
 
-/* The names that are in the archive: open addressing over pointers to owned strings, at most two thirds full. */
+/* The names that are in the archive: open addressing over pointers to owned strings, at most two thirds full.
+ */
 struct name_set {
 	char **slots;
 	bool *is_dir;
@@ -30,7 +31,7 @@ struct cpio {
 	uint8_t *buffer; /* small writes are gathered here */
 	size_t buffered;
 	int write_error; /* negative errno of the first failed write; libarchive would reword it */
-	bool discard;	 /* write nothing any more */
+	bool discard;    /* write nothing any more */
 	uint64_t archive_bytes;
 	uint64_t content_bytes;
 	int64_t n_members;
@@ -40,7 +41,8 @@ struct cpio {
 
 static uint64_t name_hash(const char *name)
 {
-	uint64_t h = 14695981039346656037u; /* FNV-1a; names come from us and from trees, at most CPIO_MEMBERS_MAX */
+	uint64_t h = 14695981039346656037u; /* FNV-1a; names come from us and from trees, at most
+					       CPIO_MEMBERS_MAX */
 
 	for (; *name; name++)
 		h = (h ^ (uint8_t)*name) * 1099511628211u;
@@ -143,8 +145,8 @@ static int archive_err(struct cpio *c, struct err *e, const char *name)
 {
 	if (c->write_error < 0)
 		return err_set_errno(e, c->write_error, "cannot write the initrd at member `%s`", name);
-	return err_set_kind(e, ERR_KIND_DEFECT, -EIO, "cannot add `%s` to the initrd: libarchive says: %s", name,
-		archive_error_string(c->archive) ? archive_error_string(c->archive) : "nothing");
+	return err_set_kind(e, ERR_KIND_DEFECT, -EIO, "cannot add `%s` to the initrd: libarchive says: %s",
+		name, archive_error_string(c->archive) ? archive_error_string(c->archive) : "nothing");
 }
 
 int cpio_new(int out_fd, struct cpio **ret, struct err *e)
@@ -172,26 +174,32 @@ int cpio_new(int out_fd, struct cpio **ret, struct err *e)
 static int check_name(const char *name, struct err *e)
 {
 	if (name[0] != '/' || name[1] == '\0')
-		return err_set(e, -EINVAL, "`%s` is no name in an initrd: it must begin with `/` and have a part", name);
+		return err_set(e, -EINVAL,
+			"`%s` is no name in an initrd: it must begin with `/` and have a part", name);
 	if (strlen(name) > CPIO_NAME_MAX_BYTES)
-		return err_set(e, -ENAMETOOLONG, "the name `%.64s…` in the initrd has %zu bytes, at most %d are allowed",
-			name, strlen(name), CPIO_NAME_MAX_BYTES);
+		return err_set(e, -ENAMETOOLONG,
+			"the name `%.64s…` in the initrd has %zu bytes, at most %d are allowed", name,
+			strlen(name), CPIO_NAME_MAX_BYTES);
 	for (const char *part = name + 1; part;) {
 		const char *slash = strchr(part, '/');
 		size_t len = slash ? (size_t)(slash - part) : strlen(part);
 
-		if (len == 0 || (len == 1 && part[0] == '.') || (len == 2 && part[0] == '.' && part[1] == '.'))
-			return err_set(e, -EINVAL, "`%s` is no name in an initrd: it has an empty, `.` or `..` part", name);
+		if (len == 0 || (len == 1 && part[0] == '.') ||
+			(len == 2 && part[0] == '.' && part[1] == '.'))
+			return err_set(e, -EINVAL,
+				"`%s` is no name in an initrd: it has an empty, `.` or `..` part", name);
 		part = slash ? slash + 1 : NULL;
 	}
 	return 0;
 }
 
 /* Write one header. `entry` has its type, mode and size set. */
-static int write_header(struct cpio *c, struct archive_entry *entry, const char *name, uint64_t size_bytes, struct err *e)
+static int write_header(
+	struct cpio *c, struct archive_entry *entry, const char *name, uint64_t size_bytes, struct err *e)
 {
 	if (++c->n_members > CPIO_MEMBERS_MAX)
-		return err_set_kind(e, ERR_KIND_USAGE, -E2BIG, "the initrd would have more than %d members", CPIO_MEMBERS_MAX);
+		return err_set_kind(e, ERR_KIND_USAGE, -E2BIG, "the initrd would have more than %d members",
+			CPIO_MEMBERS_MAX);
 	archive_entry_set_pathname(entry, name + 1);
 	archive_entry_set_uid(entry, 0);
 	archive_entry_set_gid(entry, 0);
@@ -211,8 +219,8 @@ static void archive_entry_freep(struct archive_entry **entry)
 }
 
 /* Add a member that has no contents beyond its header. */
-static int add_plain(struct cpio *c, const char *name, mode_t type, mode_t mode, const char *link, unsigned major,
-	unsigned minor, struct err *e)
+static int add_plain(struct cpio *c, const char *name, mode_t type, mode_t mode, const char *link,
+	unsigned major, unsigned minor, struct err *e)
 {
 	_cleanup_(archive_entry_freep) struct archive_entry *entry = archive_entry_new();
 
@@ -242,7 +250,8 @@ static int add_parents(struct cpio *c, char *name, struct err *e)
 		if (r < 0)
 			return err_set(e, r, "no memory for the initrd's names");
 		if (r == 0 && !was_dir)
-			return err_set(e, -EEXIST, "`%s` is in the initrd already, and it is not a folder", name);
+			return err_set(
+				e, -EEXIST, "`%s` is in the initrd already, and it is not a folder", name);
 		if (r == 1) {
 			r = add_plain(c, name, AE_IFDIR, 0755, NULL, 0, 0, e);
 			if (r < 0)
@@ -253,7 +262,8 @@ static int add_parents(struct cpio *c, char *name, struct err *e)
 	return 0;
 }
 
-/* Check and register a name, its parents first. Returns 1 when it is new, 0 when it is a folder that is there already. */
+/* Check and register a name, its parents first. Returns 1 when it is new, 0 when it is a folder that is there
+ * already. */
 static int claim_name(struct cpio *c, const char *name, bool is_dir, struct err *e)
 {
 	char copy[CPIO_NAME_MAX_BYTES + 1];
@@ -286,13 +296,15 @@ int cpio_add_symlink(struct cpio *c, const char *name, const char *target, struc
 	int r;
 
 	if (target[0] == '\0' || strlen(target) >= 4096)
-		return err_set(e, -EINVAL, "the link `%s` cannot go into the initrd: its target has %zu bytes, 1 to 4095 are allowed",
+		return err_set(e, -EINVAL,
+			"the link `%s` cannot go into the initrd: its target has %zu bytes, 1 to 4095 are allowed",
 			name, strlen(target));
 	r = claim_name(c, name, false, e);
 	return r < 0 ? r : add_plain(c, name, AE_IFLNK, 0777, target, 0, 0, e);
 }
 
-int cpio_add_chardev(struct cpio *c, const char *name, mode_t mode, unsigned major, unsigned minor, struct err *e)
+int cpio_add_chardev(
+	struct cpio *c, const char *name, mode_t mode, unsigned major, unsigned minor, struct err *e)
 {
 	int r = claim_name(c, name, false, e);
 
@@ -311,8 +323,8 @@ static int begin_file(struct cpio *c, const char *name, mode_t mode, uint64_t si
 		return err_set(e, -ENOMEM, "no memory for the initrd's member `%s`", name);
 	if (size_bytes > UINT32_MAX)
 		return err_set_kind(e, ERR_KIND_USAGE, -EFBIG,
-			"`%s` cannot go into the initrd: it has %llu bytes, and the newc format ends at 4294967295", name,
-			(unsigned long long)size_bytes);
+			"`%s` cannot go into the initrd: it has %llu bytes, and the newc format ends at 4294967295",
+			name, (unsigned long long)size_bytes);
 	archive_entry_set_filetype(entry, AE_IFREG);
 	archive_entry_set_perm(entry, mode & 07777);
 	archive_entry_set_size(entry, (la_int64_t)size_bytes);
@@ -326,7 +338,8 @@ static int write_data(struct cpio *c, const char *name, const void *bytes, size_
 	return 0;
 }
 
-int cpio_add_bytes(struct cpio *c, const char *name, mode_t mode, const void *bytes, size_t len, struct err *e)
+int cpio_add_bytes(
+	struct cpio *c, const char *name, mode_t mode, const void *bytes, size_t len, struct err *e)
 {
 	int r = begin_file(c, name, mode, len, e);
 
@@ -346,14 +359,17 @@ int cpio_add_fd(struct cpio *c, const char *name, mode_t mode, int fd, struct er
 	if (r < 0)
 		return r;
 	for (uint64_t at = 0, size_bytes = (uint64_t)st.st_size; at < size_bytes;) {
-		size_t want = size_bytes - at < WRITE_BUFFER_BYTES ? (size_t)(size_bytes - at) : WRITE_BUFFER_BYTES;
+		size_t want =
+			size_bytes - at < WRITE_BUFFER_BYTES ? (size_t)(size_bytes - at) : WRITE_BUFFER_BYTES;
 		ssize_t n = pread_full(fd, c->copy_buffer, want, at);
 
 		if (n < 0)
 			return err_set_errno(e, (int)n, "cannot read what is to be `%s` in the initrd", name);
 		if ((size_t)n < want)
-			return err_set(e, -EIO, "what is to be `%s` in the initrd shrank from %llu to %llu bytes while it was read",
-				name, (unsigned long long)size_bytes, (unsigned long long)at + (unsigned long long)n);
+			return err_set(e, -EIO,
+				"what is to be `%s` in the initrd shrank from %llu to %llu bytes while it was read",
+				name, (unsigned long long)size_bytes,
+				(unsigned long long)at + (unsigned long long)n);
 		r = write_data(c, name, c->copy_buffer, want, e);
 		if (r < 0)
 			return r;
@@ -369,11 +385,13 @@ static int list_folder(int dirfd, const char *name, struct strv *ret, struct err
 	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
-		return err_set_errno(e, -errno, "cannot open the folder that is to be `%s` in the initrd", name);
+		return err_set_errno(
+			e, -errno, "cannot open the folder that is to be `%s` in the initrd", name);
 	d = fdopendir(fd);
 	if (!d) {
 		(void)close(fd);
-		return err_set(e, -ENOMEM, "no memory to list the folder that is to be `%s` in the initrd", name);
+		return err_set(
+			e, -ENOMEM, "no memory to list the folder that is to be `%s` in the initrd", name);
 	}
 	for (;;) {
 		struct dirent *de;
@@ -385,13 +403,16 @@ static int list_folder(int dirfd, const char *name, struct strv *ret, struct err
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
 			continue;
 		if (ret->n >= CPIO_MEMBERS_MAX)
-			return err_set(e, -E2BIG, "the folder that is to be `%s` in the initrd has more than %d names", name,
+			return err_set(e, -E2BIG,
+				"the folder that is to be `%s` in the initrd has more than %d names", name,
 				CPIO_MEMBERS_MAX);
 		if (strv_add(ret, de->d_name) < 0)
-			return err_set(e, -ENOMEM, "no memory to list the folder that is to be `%s` in the initrd", name);
+			return err_set(e, -ENOMEM,
+				"no memory to list the folder that is to be `%s` in the initrd", name);
 	}
 	if (errno != 0)
-		return err_set_errno(e, -errno, "cannot list the folder that is to be `%s` in the initrd", name);
+		return err_set_errno(
+			e, -errno, "cannot list the folder that is to be `%s` in the initrd", name);
 	strv_sort(ret);
 	return 0;
 }
@@ -399,7 +420,8 @@ static int list_folder(int dirfd, const char *name, struct strv *ret, struct err
 static int add_tree(struct cpio *c, const char *name, int dirfd, unsigned depth, struct err *e);
 
 /* Add what `base` in dirfd is as `name`. */
-static int add_any(struct cpio *c, const char *name, int dirfd, const char *base, unsigned depth, struct err *e)
+static int add_any(
+	struct cpio *c, const char *name, int dirfd, const char *base, unsigned depth, struct err *e)
 {
 	_cleanup_close_ int fd = -1;
 	char target[4096];
@@ -411,14 +433,17 @@ static int add_any(struct cpio *c, const char *name, int dirfd, const char *base
 		ssize_t n = readlinkat(dirfd, base, target, sizeof(target) - 1);
 
 		if (n < 0)
-			return err_set_errno(e, -errno, "cannot read the link that is to be `%s` in the initrd", name);
+			return err_set_errno(
+				e, -errno, "cannot read the link that is to be `%s` in the initrd", name);
 		target[n] = '\0';
 		return cpio_add_symlink(c, name, target, e);
 	}
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
-			"what is to be `%s` in the initrd is a device, pipe or socket; only files, folders and links can go in", name);
-	fd = openat(dirfd, base, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | (S_ISDIR(st.st_mode) ? O_DIRECTORY : O_NONBLOCK));
+			"what is to be `%s` in the initrd is a device, pipe or socket; only files, folders and links can go in",
+			name);
+	fd = openat(dirfd, base,
+		O_RDONLY | O_NOFOLLOW | O_CLOEXEC | (S_ISDIR(st.st_mode) ? O_DIRECTORY : O_NONBLOCK));
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open what is to be `%s` in the initrd", name);
 	if (S_ISDIR(st.st_mode)) {
@@ -435,8 +460,8 @@ static int add_tree(struct cpio *c, const char *name, int dirfd, unsigned depth,
 	int r;
 
 	if (depth > CPIO_TREE_DEPTH_MAX)
-		return err_set_kind(e, ERR_KIND_USAGE, -ELOOP, "`%s` lies deeper than %d folders in its tree", name,
-			CPIO_TREE_DEPTH_MAX);
+		return err_set_kind(e, ERR_KIND_USAGE, -ELOOP, "`%s` lies deeper than %d folders in its tree",
+			name, CPIO_TREE_DEPTH_MAX);
 	r = list_folder(dirfd, name, &bases, e);
 	for (size_t i = 0; i < bases.n && r == 0; i++) {
 		_cleanup_free_ char *child = NULL;
@@ -476,7 +501,8 @@ void cpio_free(struct cpio *c)
 	if (!c)
 		return;
 	if (c->archive) {
-		/* Freeing closes, and closing would write a trailer to an archive that is to stay without one. */
+		/* Freeing closes, and closing would write a trailer to an archive that is to stay without
+		 * one. */
 		c->discard = true;
 		(void)archive_write_free(c->archive);
 	}

@@ -32,8 +32,10 @@ static int find_init(enum arch arch, const char **ret_bytes, size_t *ret_len, st
 
 int initrd_new(int out_fd, enum arch arch, struct initrd **ret, struct err *e)
 {
-	/* /bare and /target are where init mounts the image; /dev/console is opened by the kernel before init mounts /dev. */
-	static const char *const dirs[] = { "/dev", "/proc", "/sys", "/target", "/bare", "/imgbuild", INPUTS_PATH };
+	/* /bare and /target are where init mounts the image; /dev/console is opened by the kernel before init
+	 * mounts /dev. */
+	static const char *const dirs[] = { "/dev", "/proc", "/sys", "/target", "/bare", "/imgbuild",
+		INPUTS_PATH };
 	_cleanup_(initrd_freep) struct initrd *rd = calloc(1, sizeof(*rd));
 	const char *init_bytes = NULL;
 	size_t init_len = 0;
@@ -56,15 +58,17 @@ int initrd_new(int out_fd, enum arch arch, struct initrd **ret, struct err *e)
 	return 0;
 }
 
-/* Compose a payload's name. The number makes it unique, the label readable: bytes of it that need encoding become '_'. */
-static void payload_path(struct initrd *rd, const char *folder, const char *label, char ret[static INITRD_PATH_SIZE])
+/* Compose a payload's name. The number makes it unique, the label readable: bytes of it that need encoding
+ * become '_'. */
+static void payload_path(
+	struct initrd *rd, const char *folder, const char *label, char ret[static INITRD_PATH_SIZE])
 {
 	char tail[64];
 	size_t n = 0;
 
 	for (const char *p = label; *p && n < sizeof(tail) - 1; p++) {
-		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || *p == '.' ||
-			*p == '-' || *p == '_';
+		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+			     (*p >= '0' && *p <= '9') || *p == '.' || *p == '-' || *p == '_';
 
 		tail[n++] = (char)(plain ? *p : '_');
 	}
@@ -72,29 +76,33 @@ static void payload_path(struct initrd *rd, const char *folder, const char *labe
 	(void)snprintf(ret, INITRD_PATH_SIZE, "/imgbuild/%s/%04u-%s", folder, rd->n_payloads++, tail);
 }
 
-int initrd_add_module(struct initrd *rd, struct job *job, const char *name, const void *bytes, size_t len, struct err *e)
+int initrd_add_module(
+	struct initrd *rd, struct job *job, const char *name, const void *bytes, size_t len, struct err *e)
 {
 	char path[INITRD_PATH_SIZE];
 	int r;
 
-	if (snprintf(path, sizeof(path), "/imgbuild/modules/%03u-%s.ko", rd->n_modules++, name) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "/imgbuild/modules/%03u-%s.ko", rd->n_modules++, name) >=
+		(int)sizeof(path))
 		return err_set(e, -ENAMETOOLONG, "the module name `%.64s…` is too long", name);
 	r = cpio_add_bytes(rd->cpio, path, 0644, bytes, len, e);
 	return r < 0 ? r : job_add(job, e, "module", name, path, NULL);
 }
 
 /* "/imgbuild/<folder>/<name>", where name has one part. */
-static int one_part_path(const char *folder, const char *name, char ret[static INITRD_PATH_SIZE], struct err *e)
+static int one_part_path(
+	const char *folder, const char *name, char ret[static INITRD_PATH_SIZE], struct err *e)
 {
 	if (name[0] == '\0' || strchr(name, '/'))
 		return err_set(e, -EINVAL, "`%s` is not a plain name for %s of the initrd", name, folder);
 	if (snprintf(ret, INITRD_PATH_SIZE, "%s/%s", folder, name) >= INITRD_PATH_SIZE)
-		return err_set(e, -ENAMETOOLONG, "the name `%.64s…` is too long for %s of the initrd", name, folder);
+		return err_set(
+			e, -ENAMETOOLONG, "the name `%.64s…` is too long for %s of the initrd", name, folder);
 	return 0;
 }
 
-int initrd_add_deb(struct initrd *rd, const char *file_name, int deb_fd, char ret_path[static INITRD_PATH_SIZE],
-	struct err *e)
+int initrd_add_deb(struct initrd *rd, const char *file_name, int deb_fd,
+	char ret_path[static INITRD_PATH_SIZE], struct err *e)
 {
 	char path[INITRD_PATH_SIZE];
 	int r = one_part_path("/imgbuild/debs", file_name, path, e);
@@ -114,8 +122,8 @@ int initrd_add_bytes(struct initrd *rd, const char *label, mode_t mode, const vo
 	return cpio_add_bytes(rd->cpio, ret_path, mode, bytes, len, e);
 }
 
-int initrd_add_fd(struct initrd *rd, const char *label, mode_t mode, int fd, char ret_path[static INITRD_PATH_SIZE],
-	struct err *e)
+int initrd_add_fd(struct initrd *rd, const char *label, mode_t mode, int fd,
+	char ret_path[static INITRD_PATH_SIZE], struct err *e)
 {
 	int r;
 
@@ -124,7 +132,8 @@ int initrd_add_fd(struct initrd *rd, const char *label, mode_t mode, int fd, cha
 	return r < 0 ? err_wrap(e, "adding `%s` to the initrd", label) : 0;
 }
 
-int initrd_add_tree(struct initrd *rd, const char *label, int dirfd, char ret_path[static INITRD_PATH_SIZE], struct err *e)
+int initrd_add_tree(struct initrd *rd, const char *label, int dirfd, char ret_path[static INITRD_PATH_SIZE],
+	struct err *e)
 {
 	int r;
 
@@ -142,8 +151,9 @@ int initrd_add_input(struct initrd *rd, const char *name, int fd, struct err *e)
 	if (r == 0 && fstat(fd, &st) < 0)
 		r = err_set_errno(e, -errno, "cannot stat it");
 	if (r == 0)
-		r = S_ISDIR(st.st_mode) ? cpio_add_tree(rd->cpio, path, fd, e) :
-					  cpio_add_fd(rd->cpio, path, st.st_mode & S_IXUSR ? 0755 : 0644, fd, e);
+		r = S_ISDIR(st.st_mode)
+			    ? cpio_add_tree(rd->cpio, path, fd, e)
+			    : cpio_add_fd(rd->cpio, path, st.st_mode & S_IXUSR ? 0755 : 0644, fd, e);
 	return r < 0 ? err_wrap(e, "adding the input `%s` to the initrd", name) : 0;
 }
 
@@ -170,7 +180,8 @@ void initrd_free(struct initrd *rd)
 	free(rd);
 }
 
-int initrd_write_entry(int out_fd, enum arch arch, const struct initrd_module *modules, size_t n, struct err *e)
+int initrd_write_entry(
+	int out_fd, enum arch arch, const struct initrd_module *modules, size_t n, struct err *e)
 {
 	_cleanup_(initrd_freep) struct initrd *rd = NULL;
 	_cleanup_job_ struct job job;
@@ -188,10 +199,11 @@ int initrd_write_entry(int out_fd, enum arch arch, const struct initrd_module *m
 }
 
 enum {
-	KERNEL_MIB = 128,	/* text, page tables, slab, QEMU's own holes; struct pages come on top, a 64th */
-	LEAST_SET_MIB = 32,	/* below this not even init and a shell run */
-	WORKING_SET_MIB = 384,	/* dpkg's database, perl and compilers of caches in maintainer scripts, some page cache */
-	GUEST_STEP_MIB = 64,	/* sizes that people and QEMU like */
+	KERNEL_MIB = 128,   /* text, page tables, slab, QEMU's own holes; struct pages come on top, a 64th */
+	LEAST_SET_MIB = 32, /* below this not even init and a shell run */
+	WORKING_SET_MIB = 384, /* dpkg's database, perl and compilers of caches in maintainer scripts, some
+				  page cache */
+	GUEST_STEP_MIB = 64,   /* sizes that people and QEMU like */
 };
 
 uint64_t initrd_guest_memory_mib(const struct initrd_size *size)
@@ -206,11 +218,12 @@ uint64_t initrd_guest_memory_mib(const struct initrd_size *size)
 	return round_up_u64(need + need / 64, GUEST_STEP_MIB);
 }
 
-int initrd_choose_memory(const struct initrd_size *size, uint64_t plan_mib, uint64_t default_mib, uint64_t *ret_mib,
-	struct err *e)
+int initrd_choose_memory(const struct initrd_size *size, uint64_t plan_mib, uint64_t default_mib,
+	uint64_t *ret_mib, struct err *e)
 {
 	uint64_t need = initrd_guest_memory_mib(size);
-	uint64_t least = (size->archive_bytes >> 20) + (size->content_bytes >> 20) + KERNEL_MIB + LEAST_SET_MIB;
+	uint64_t least =
+		(size->archive_bytes >> 20) + (size->content_bytes >> 20) + KERNEL_MIB + LEAST_SET_MIB;
 
 	/* What the plan says counts as long as the guest can start; whether its steps fit, they show. */
 	if (plan_mib > 0 && plan_mib < least)

@@ -45,7 +45,8 @@ int job_add_fields(struct job *job, const char *verb, const char *const *fields,
 	if (r == 0)
 		r = buf_append_char(&job->text, '\n');
 	if (r == -E2BIG)
-		return err_set_kind(e, ERR_KIND_USAGE, r, "the guest's job grows past %u bytes at `%s`; the plan asks for too much",
+		return err_set_kind(e, ERR_KIND_USAGE, r,
+			"the guest's job grows past %u bytes at `%s`; the plan asks for too much",
 			JOB_MAX_BYTES, verb);
 	if (r < 0)
 		return err_set(e, r, "no memory for the guest's job");
@@ -62,7 +63,8 @@ int job_add(struct job *job, struct err *e, const char *verb, ...)
 	for (const char *field; (field = va_arg(ap, const char *)) != NULL; n++) {
 		if (n == ARRAY_SIZE(fields)) {
 			va_end(ap);
-			return err_set_kind(e, ERR_KIND_DEFECT, -E2BIG, "`%s` was given more than %zu fields", verb, n);
+			return err_set_kind(
+				e, ERR_KIND_DEFECT, -E2BIG, "`%s` was given more than %zu fields", verb, n);
 		}
 		fields[n] = field;
 	}
@@ -83,7 +85,8 @@ int job_add_clock(struct job *job, int64_t seconds, struct err *e)
 	return job_add(job, e, "clock", text, NULL);
 }
 
-int job_add_file(struct job *job, const char *dest, unsigned mode, const char *owner, const char *src, struct err *e)
+int job_add_file(
+	struct job *job, const char *dest, unsigned mode, const char *owner, const char *src, struct err *e)
 {
 	char octal[16];
 

@@ -91,12 +91,14 @@ static bool superblock_matches(const char *device, const char *uuid, const char 
 		return false;
 	n = pread(fd, super, sizeof(super), EXT_SUPER_START);
 	(void)close(fd);
-	if (n != (ssize_t)sizeof(super) || super[EXT_MAGIC_OFFSET] != 0x53 || super[EXT_MAGIC_OFFSET + 1] != 0xef)
+	if (n != (ssize_t)sizeof(super) || super[EXT_MAGIC_OFFSET] != 0x53 ||
+		super[EXT_MAGIC_OFFSET + 1] != 0xef)
 		return false;
 	if (label)
 		return strlen(label) <= EXT_LABEL_SIZE &&
-			strncmp((const char *)super + EXT_LABEL_OFFSET, label, EXT_LABEL_SIZE) == 0;
-	(void)snprintf(text, sizeof(text), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+		       strncmp((const char *)super + EXT_LABEL_OFFSET, label, EXT_LABEL_SIZE) == 0;
+	(void)snprintf(text, sizeof(text),
+		"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
 		u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 	return strcasecmp(text, uuid) == 0;
 }
@@ -132,8 +134,15 @@ static unsigned long split_flags(char *text, char *ret_data, size_t size)
 		const char *name;
 		unsigned long flag;
 	} known[] = {
-		{ "noatime", MS_NOATIME }, { "relatime", MS_RELATIME }, { "nodiratime", MS_NODIRATIME }, { "sync", MS_SYNCHRONOUS },
-		{ "nosuid", MS_NOSUID }, { "nodev", MS_NODEV }, { "noexec", MS_NOEXEC }, { "ro", MS_RDONLY }, { "rw", 0 },
+		{ "noatime", MS_NOATIME },
+		{ "relatime", MS_RELATIME },
+		{ "nodiratime", MS_NODIRATIME },
+		{ "sync", MS_SYNCHRONOUS },
+		{ "nosuid", MS_NOSUID },
+		{ "nodev", MS_NODEV },
+		{ "noexec", MS_NOEXEC },
+		{ "ro", MS_RDONLY },
+		{ "rw", 0 },
 		{ "defaults", 0 },
 	};
 	unsigned long flags = 0;
@@ -162,13 +171,16 @@ static int mount_boot_root(struct boot_options *o, struct fail *f)
 	int error = ENODEV;
 
 	if (o->root[0] == '\0')
-		return fail_set(f, "mount", "the kernel's command line has no root=; give root=/dev/vda, root=UUID=… or root=LABEL=…");
+		return fail_set(f, "mount",
+			"the kernel's command line has no root=; give root=/dev/vda, root=UUID=… or root=LABEL=…");
 	if (o->root[0] != '/' && strncmp(o->root, "UUID=", 5) != 0 && strncmp(o->root, "LABEL=", 6) != 0)
-		return fail_set(f, "mount", "root=%s is of a kind that this initrd does not know; give root=/dev/…, UUID=… or LABEL=…",
+		return fail_set(f, "mount",
+			"root=%s is of a kind that this initrd does not know; give root=/dev/…, UUID=… or LABEL=…",
 			o->root);
 	while (!find_root(o->root, device, sizeof(device))) {
 		if (now_ms() - start >= o->wait_ms)
-			return fail_set(f, "mount", "root=%s did not appear within %u s: no such disk, or a driver for it is missing",
+			return fail_set(f, "mount",
+				"root=%s did not appear within %u s: no such disk, or a driver for it is missing",
 				o->root, o->wait_ms / 1000);
 		if (now_ms() - said >= 5000) {
 			said = now_ms();
@@ -186,8 +198,8 @@ static int mount_boot_root(struct boot_options *o, struct fail *f)
 		if (o->fstype[0])
 			break;
 	}
-	return fail_set(f, "mount", "cannot mount root=%s (%s) as %s: %s", o->root, device, o->fstype[0] ? o->fstype : usual[0],
-		strerror(error));
+	return fail_set(f, "mount", "cannot mount root=%s (%s) as %s: %s", o->root, device,
+		o->fstype[0] ? o->fstype : usual[0], strerror(error));
 }
 
 /* Free the initrd's memory: everything on the root's own filesystem. */
@@ -202,7 +214,8 @@ static void remove_beneath(int fd, dev_t device)
 			fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_dev != device)
 			continue;
 		if (S_ISDIR(st.st_mode)) {
-			int child = openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			int child =
+				openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 			if (child >= 0)
 				remove_beneath(child, device);
@@ -226,7 +239,8 @@ static int enter_root(struct fail *f)
 
 		(void)snprintf(where, sizeof(where), TARGET_PATH "%s", moved[i]);
 		if (mount(moved[i], where, NULL, MS_MOVE, NULL) < 0)
-			return fail_set(f, "mount", "cannot move %s into the root: %s", moved[i], strerror(errno));
+			return fail_set(
+				f, "mount", "cannot move %s into the root: %s", moved[i], strerror(errno));
 	}
 	fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (chdir(TARGET_PATH) < 0)
@@ -234,13 +248,15 @@ static int enter_root(struct fail *f)
 	if (fd >= 0 && fstat(fd, &st) == 0)
 		remove_beneath(fd, st.st_dev);
 	if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
-		return fail_set(f, "mount", "cannot make the mounted filesystem the root: %s", strerror(errno));
+		return fail_set(
+			f, "mount", "cannot make the mounted filesystem the root: %s", strerror(errno));
 	return 0;
 }
 
 int boot_root(char *const *argv, struct fail *f)
 {
-	static const char *const usual[] = { "/sbin/init", "/etc/init", "/bin/init", "/bin/sh" }; /* as the kernel tries them */
+	static const char *const usual[] = { "/sbin/init", "/etc/init", "/bin/init",
+		"/bin/sh" }; /* as the kernel tries them */
 	struct boot_options o;
 	char program[256];
 	char **arguments;

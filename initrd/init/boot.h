@@ -4,8 +4,8 @@
 
 #include "initrd/init/util.h"
 
-/* Mount root=, make it the root and execute its init with the arguments that the kernel gave us. Returns only on failure, with the
- * failure. */
+/* Mount root=, make it the root and execute its init with the arguments that the kernel gave us. Returns only
+ * on failure, with the failure. */
 int boot_root(char *const *argv, struct fail *f);
 
 #endif

@@ -95,7 +95,8 @@ int channel_open(struct channel *c)
 		c->framed = true;
 		if (c->fd >= 0) {
 			(void)make_raw(c->fd);
-			(void)klogctl(8, NULL, 1); /* SYSLOG_ACTION_CONSOLE_LEVEL: only emergencies between the records */
+			(void)klogctl(8, NULL,
+				1); /* SYSLOG_ACTION_CONSOLE_LEVEL: only emergencies between the records */
 		}
 	}
 	if (c->fd < 0) {
@@ -144,7 +145,8 @@ static void add_member(struct text *t, const char *key, const char *value, size_
 	json_add_string(t, value, len);
 }
 
-/* Read one line into line (RECORD_MAX_BYTES + 1 bytes), waiting until the deadline. Returns 0; -ETIMEDOUT, -E2BIG, -errno. */
+/* Read one line into line (RECORD_MAX_BYTES + 1 bytes), waiting until the deadline. Returns 0; -ETIMEDOUT,
+ * -E2BIG, -errno. */
 static int read_line(struct channel *c, char *line, uint64_t deadline_ms)
 {
 	for (;;) {
@@ -176,7 +178,8 @@ static int read_line(struct channel *c, char *line, uint64_t deadline_ms)
 		else if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		else
-			sleep_ms(20); /* a port whose other end is not connected reads as its end, over and over */
+			sleep_ms(20); /* a port whose other end is not connected reads as its end, over and
+					 over */
 	}
 }
 
@@ -226,9 +229,12 @@ int channel_greet(struct channel *c)
 		say("no greeting came from the host: %s", strerror(-r));
 		return -1;
 	}
-	if (json_get(line, "v", version, sizeof(version)) < 0 || strtol(version, NULL, 10) != PROTOCOL_VERSION ||
-		json_get(line, "nonce", c->nonce, sizeof(c->nonce)) < 0 || strlen(c->nonce) != NONCE_HEX_LEN) {
-		say("the host's greeting is not of version %d with a nonce of %d digits", PROTOCOL_VERSION, NONCE_HEX_LEN);
+	if (json_get(line, "v", version, sizeof(version)) < 0 ||
+		strtol(version, NULL, 10) != PROTOCOL_VERSION ||
+		json_get(line, "nonce", c->nonce, sizeof(c->nonce)) < 0 ||
+		strlen(c->nonce) != NONCE_HEX_LEN) {
+		say("the host's greeting is not of version %d with a nonce of %d digits", PROTOCOL_VERSION,
+			NONCE_HEX_LEN);
 		explicit_bzero(c->nonce, sizeof(c->nonce));
 		return -1;
 	}

@@ -16,7 +16,13 @@
 #define LINE_MAX_BYTES 4096
 
 static const char *const path_folders[] = {
-	STUBS_PATH, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin",
+	STUBS_PATH,
+	"/usr/local/sbin",
+	"/usr/local/bin",
+	"/usr/sbin",
+	"/usr/bin",
+	"/sbin",
+	"/bin",
 };
 
 bool command_exists(const char *name)
@@ -42,11 +48,25 @@ bool command_payload_path(const char *path, char *ret, size_t size)
 
 int command_environment(struct step_context *s, struct fail *f)
 {
-	/* Answers are fixed: nobody is there to ask, and equal plans must give equal bytes (hash seeds, .pyc files). */
+	/* Answers are fixed: nobody is there to ask, and equal plans must give equal bytes (hash seeds, .pyc
+	 * files). */
 	static const char *const fixed[] = {
-		"HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "SHELL=/bin/sh", "USER=root", "LOGNAME=root",
-		"DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true", "DEBCONF_NOWARNINGS=yes", "UCF_FORCE_CONFFOLD=1",
-		"APT_LISTCHANGES_FRONTEND=none", "NEEDRESTART_SUSPEND=1", "SYSTEMD_OFFLINE=1", "PERL_HASH_SEED=0", "PYTHONHASHSEED=0",
+		"HOME=/root",
+		"TERM=dumb",
+		"LANG=C.UTF-8",
+		"LC_ALL=C.UTF-8",
+		"SHELL=/bin/sh",
+		"USER=root",
+		"LOGNAME=root",
+		"DEBIAN_FRONTEND=noninteractive",
+		"DEBCONF_NONINTERACTIVE_SEEN=true",
+		"DEBCONF_NOWARNINGS=yes",
+		"UCF_FORCE_CONFFOLD=1",
+		"APT_LISTCHANGES_FRONTEND=none",
+		"NEEDRESTART_SUSPEND=1",
+		"SYSTEMD_OFFLINE=1",
+		"PERL_HASH_SEED=0",
+		"PYTHONHASHSEED=0",
 	};
 	char *path = NULL, *epoch = NULL, *inputs = NULL;
 	size_t n = 0;
@@ -148,8 +168,8 @@ static size_t give_lines(char *buf, size_t len, void (*on_line)(void *, char *),
 	return len == LINE_MAX_BYTES ? 0 : len; /* a line that long is no line of dpkg's */
 }
 
-/* Wait for pid, reaping every orphan that comes to us meanwhile (this process may be the first of its PID namespace), and read
- * lines from line_fd. What pid's own children hold open is not waited for. */
+/* Wait for pid, reaping every orphan that comes to us meanwhile (this process may be the first of its PID
+ * namespace), and read lines from line_fd. What pid's own children hold open is not waited for. */
 static int wait_child(pid_t pid, int line_fd, void (*on_line)(void *, char *), void *opaque)
 {
 	char buf[LINE_MAX_BYTES];
@@ -175,7 +195,8 @@ static int wait_child(pid_t pid, int line_fd, void (*on_line)(void *, char *), v
 		}
 		if (ended && line_fd < 0)
 			break;
-		/* SIGCHLD is let in only while waiting here, so none is missed between the look above and the wait. */
+		/* SIGCHLD is let in only while waiting here, so none is missed between the look above and the
+		 * wait. */
 		if (ppoll(&pfd, line_fd >= 0 ? 1 : 0, ended ? &at_once : NULL, &old) > 0) {
 			ssize_t n = read(line_fd, buf + len, sizeof(buf) - len);
 
@@ -203,8 +224,8 @@ static void catch_sigchld(void)
 	(void)sigaction(SIGCHLD, &sa, NULL);
 }
 
-int command_run(struct step_context *s, char *const *argv, int line_fd_number, void (*on_line)(void *, char *), void *opaque,
-	struct fail *f)
+int command_run(struct step_context *s, char *const *argv, int line_fd_number,
+	void (*on_line)(void *, char *), void *opaque, struct fail *f)
 {
 	int line_pipe[2] = { -1, -1 }, error_pipe[2] = { -1, -1 };
 	char program[4096];
@@ -254,8 +275,9 @@ int command_run(struct step_context *s, char *const *argv, int line_fd_number, v
 	if (exec_errno) {
 		f->exit = exec_errno == ENOENT ? 127 : 126;
 		return fail_set(f, "exit", "cannot execute `%s`: %s%s", argv[0], strerror(exec_errno),
-			exec_errno == ENOENT && strchr(argv[0], '/') && access(argv[0], F_OK) == 0 ?
-				"; the interpreter of its first line is not in the image" : "");
+			exec_errno == ENOENT && strchr(argv[0], '/') && access(argv[0], F_OK) == 0
+				? "; the interpreter of its first line is not in the image"
+				: "");
 	}
 	return status;
 }
@@ -269,10 +291,11 @@ int command_must(struct step_context *s, char *const *argv, struct fail *f)
 	return status == 0 ? 0 : fail_from_status(f, status, argv[0]);
 }
 
-int command_in_bare(struct step_context *s, int (*function)(struct step_context *, void *, struct fail *), void *opaque,
-	struct fail *f)
+int command_in_bare(struct step_context *s, int (*function)(struct step_context *, void *, struct fail *),
+	void *opaque, struct fail *f)
 {
-	struct fail *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct fail *shared =
+		mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int status, r = 0;
 	pid_t pid;
 

@@ -10,12 +10,13 @@
 #define STATUS_FD 9
 #define STATUS_FD_ARG "--status-fd=9"
 
-/* What dpkg says on its status descriptor, for progress and for the failure's text. SOURCE: dpkg(1), --status-fd. */
+/* What dpkg says on its status descriptor, for progress and for the failure's text. SOURCE: dpkg(1),
+ * --status-fd. */
 struct talk {
 	struct step_context *step;
-	unsigned *done;	      /* which counter "processing" or "installed" advances */
+	unsigned *done; /* which counter "processing" or "installed" advances */
 	unsigned total;
-	const char *counted;  /* "install: " (with upgrade), "configure: ", "remove: " */
+	const char *counted; /* "install: " (with upgrade), "configure: ", "remove: " */
 	const char *activity;
 	char last[256]; /* the package that was counted last */
 	char errors[800];
@@ -24,14 +25,16 @@ struct talk {
 
 static void add_error(struct talk *t, const char *package, const char *text)
 {
-	int n = snprintf(t->errors + t->errors_len, sizeof(t->errors) - t->errors_len, "%s%s: %s", t->errors_len ? "; " : "", package,
-		text);
+	int n = snprintf(t->errors + t->errors_len, sizeof(t->errors) - t->errors_len, "%s%s: %s",
+		t->errors_len ? "; " : "", package, text);
 
 	if (n > 0)
-		t->errors_len = t->errors_len + (size_t)n < sizeof(t->errors) ? t->errors_len + (size_t)n : sizeof(t->errors) - 1;
+		t->errors_len = t->errors_len + (size_t)n < sizeof(t->errors) ? t->errors_len + (size_t)n
+									      : sizeof(t->errors) - 1;
 }
 
-/* "processing: STAGE: PACKAGE", "status: PACKAGE: STATUS", "status: PACKAGE : error : TEXT" (spaces as they come). */
+/* "processing: STAGE: PACKAGE", "status: PACKAGE: STATUS", "status: PACKAGE : error : TEXT" (spaces as they
+ * come). */
 static void on_status(void *opaque, char *line)
 {
 	struct talk *t = opaque;
@@ -39,8 +42,8 @@ static void on_status(void *opaque, char *line)
 	if (strncmp(line, "processing: ", 12) == 0) {
 		const char *stage = line + 12, *package = strstr(stage, ": ");
 		bool counts = strncmp(stage, t->counted, strlen(t->counted)) == 0 ||
-			(strcmp(t->counted, "install: ") == 0 && strncmp(stage, "upgrade: ", 9) == 0) ||
-			(strcmp(t->counted, "remove: ") == 0 && strncmp(stage, "purge: ", 7) == 0);
+			      (strcmp(t->counted, "install: ") == 0 && strncmp(stage, "upgrade: ", 9) == 0) ||
+			      (strcmp(t->counted, "remove: ") == 0 && strncmp(stage, "purge: ", 7) == 0);
 
 		/* A purge says "remove" and then "purge" of the same package. */
 		if (counts && package && strcmp(package + 2, t->last) != 0) {
@@ -68,10 +71,13 @@ static void on_status(void *opaque, char *line)
 }
 
 /* Run dpkg with fixed options, then `options`, then the operands. */
-static int run_dpkg(struct step_context *s, struct talk *t, const char *const *options, char *const *operands, size_t n, struct fail *f)
+static int run_dpkg(struct step_context *s, struct talk *t, const char *const *options, char *const *operands,
+	size_t n, struct fail *f)
 {
-	/* Conffiles: what the image has stays, what it lacks comes; nobody is asked. unsafe-io: the host syncs once, at the end. */
-	static const char *const fixed[] = { "dpkg", STATUS_FD_ARG, "--force-confdef", "--force-confold", "--force-unsafe-io" };
+	/* Conffiles: what the image has stays, what it lacks comes; nobody is asked. unsafe-io: the host
+	 * syncs once, at the end. */
+	static const char *const fixed[] = { "dpkg", STATUS_FD_ARG, "--force-confdef", "--force-confold",
+		"--force-unsafe-io" };
 	const char **argv = calloc(ARRAY_SIZE(fixed) + 4 + n + 1, sizeof(*argv));
 	size_t argc = 0;
 	int status;
@@ -95,8 +101,9 @@ static int run_dpkg(struct step_context *s, struct talk *t, const char *const *o
 	if (status == 0)
 		return 0;
 	(void)fail_from_status(f, status, "dpkg");
-	(void)snprintf(f->text, sizeof(f->text), "dpkg %s ended with %s %d%s%s", options[0], f->signal ? "signal" : "status",
-		f->signal ? f->signal : f->exit, t->errors_len ? ": " : "", t->errors);
+	(void)snprintf(f->text, sizeof(f->text), "dpkg %s ended with %s %d%s%s", options[0],
+		f->signal ? "signal" : "status", f->signal ? f->signal : f->exit, t->errors_len ? ": " : "",
+		t->errors);
 	return -1;
 }
 
@@ -105,7 +112,9 @@ int dpkg_remove(struct step_context *s, char *const *packages, size_t n, bool pu
 	/* What others depend on goes when the solver says so: it knows what comes in its place. */
 	const char *options[] = { purge ? "--purge" : "--remove", "--force-depends", NULL };
 	unsigned done = 0;
-	struct talk t = { .step = s, .done = &done, .total = (unsigned)n, .counted = "remove: ", .activity = "removing" };
+	struct talk t = {
+		.step = s, .done = &done, .total = (unsigned)n, .counted = "remove: ", .activity = "removing"
+	};
 
 	return run_dpkg(s, &t, options, packages, n, f);
 }
@@ -114,7 +123,11 @@ int dpkg_unpack(struct step_context *s, char *const *paths, size_t n, struct fai
 {
 	const char *options[] = { "--unpack", NULL };
 	struct talk t = {
-		.step = s, .done = &s->unpack_done, .total = s->unpack_total, .counted = "install: ", .activity = "unpacking",
+		.step = s,
+		.done = &s->unpack_done,
+		.total = s->unpack_total,
+		.counted = "install: ",
+		.activity = "unpacking",
 	};
 	char **inside = calloc(n + 1, sizeof(*inside));
 	int r = 0;
@@ -154,7 +167,8 @@ static void on_package(void *opaque, char *line)
 	if (strlen(line) < 5 || (strchr("nci", line[1]) && line[2] == ' '))
 		return;
 	l->n++;
-	n = snprintf(l->text + l->len, sizeof(l->text) - l->len, "%s%s (%.3s)", l->len ? ", " : "", line + 4, line);
+	n = snprintf(l->text + l->len, sizeof(l->text) - l->len, "%s%s (%.3s)", l->len ? ", " : "", line + 4,
+		line);
 	if (n > 0 && l->len + (size_t)n < sizeof(l->text))
 		l->len += (size_t)n;
 }
@@ -164,8 +178,10 @@ static int check_done(struct step_context *s, struct fail *f)
 {
 	/* The format goes to stdout, so the shell hands it to the descriptor whose lines are read here. */
 	char *argv[] = {
-		(char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c",
-		(char *)(uintptr_t)"exec dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\\n' >&9", NULL,
+		(char *)(uintptr_t) "/bin/sh",
+		(char *)(uintptr_t) "-c",
+		(char *)(uintptr_t) "exec dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\\n' >&9",
+		NULL,
 	};
 	struct leftovers left = { .n = 0 };
 	int status = command_run(s, argv, STATUS_FD, on_package, &left, f);
@@ -176,7 +192,9 @@ static int check_done(struct step_context *s, struct fail *f)
 		return fail_from_status(f, status, "dpkg-query");
 	if (left.n > 0) {
 		f->exit = 1;
-		return fail_set(f, "exit", "%u package(s) are not completely installed after dpkg --configure --pending: %s", left.n, left.text);
+		return fail_set(f, "exit",
+			"%u package(s) are not completely installed after dpkg --configure --pending: %s",
+			left.n, left.text);
 	}
 	return 0;
 }
@@ -185,7 +203,11 @@ int dpkg_configure(struct step_context *s, char *const *packages, size_t n, stru
 {
 	const char *options[] = { "--configure", n == 0 ? "--pending" : NULL, NULL };
 	struct talk t = {
-		.step = s, .done = &s->configure_done, .total = s->unpack_total, .counted = "configure: ", .activity = "configuring",
+		.step = s,
+		.done = &s->configure_done,
+		.total = s->unpack_total,
+		.counted = "configure: ",
+		.activity = "configuring",
 	};
 	int r = run_dpkg(s, &t, options, packages, n, f);
 

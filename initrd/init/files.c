@@ -41,7 +41,8 @@ int files_make_parents(const char *path, struct fail *f)
 		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
 			return fail_errno(f, "make the folder", copy);
 		if (stat(copy, &st) < 0 || !S_ISDIR(st.st_mode))
-			return fail_set(f, "exit", "cannot put `%s` into the image: `%s` is no folder there", path, copy);
+			return fail_set(f, "exit", "cannot put `%s` into the image: `%s` is no folder there",
+				path, copy);
 		*slash = '/';
 	}
 	return 0;
@@ -60,7 +61,8 @@ static int copy_bytes(int src_fd, int dst_fd)
 	}
 }
 
-int files_replace(const char *path, mode_t mode, uid_t uid, gid_t gid, int src_fd, const char *bytes, size_t len, struct fail *f)
+int files_replace(const char *path, mode_t mode, uid_t uid, gid_t gid, int src_fd, const char *bytes,
+	size_t len, struct fail *f)
 {
 	char temporary[4096];
 	struct stat st;
@@ -120,7 +122,8 @@ static int put_in_bare(struct step_context *s, void *opaque, struct fail *f)
 	return src_fd < 0 ? -1 : files_replace(p->dest, (mode_t)mode, ids.uid, ids.gid, src_fd, NULL, 0, f);
 }
 
-int files_put(struct step_context *s, const char *dest, const char *mode, const char *owner, const char *src, struct fail *f)
+int files_put(struct step_context *s, const char *dest, const char *mode, const char *owner, const char *src,
+	struct fail *f)
 {
 	struct put p = { dest, mode, owner, src };
 
@@ -148,21 +151,28 @@ static int copy_any(int dir_fd, const char *name, const char *path, unsigned dep
 		target[n] = '\0';
 		if (lstat(path, &there) == 0 && !S_ISDIR(there.st_mode))
 			(void)unlink(path);
-		return symlink(target, path) < 0 || lchown(path, 0, 0) < 0 ? fail_errno(f, "make the link", path) : 0;
+		return symlink(target, path) < 0 || lchown(path, 0, 0) < 0
+			       ? fail_errno(f, "make the link", path)
+			       : 0;
 	}
 	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return fail_errno(f, "read what becomes", path);
 	if (S_ISDIR(st.st_mode)) {
-		/* A link to a folder (/lib of a merged /usr) is as good as the folder; an existing folder keeps its mode. */
+		/* A link to a folder (/lib of a merged /usr) is as good as the folder; an existing folder
+		 * keeps its mode. */
 		if (mkdir(path, 0700) == 0)
-			r = chown(path, 0, 0) < 0 || chmod(path, st.st_mode & 07777) < 0 ? fail_errno(f, "make the folder", path) : 0;
+			r = chown(path, 0, 0) < 0 || chmod(path, st.st_mode & 07777) < 0
+				    ? fail_errno(f, "make the folder", path)
+				    : 0;
 		else if (errno != EEXIST)
 			r = fail_errno(f, "make the folder", path);
 		else
-			r = stat(path, &there) < 0 || !S_ISDIR(there.st_mode) ?
-				fail_set(f, "exit", "cannot put the folder `%s` into the image: something else is there", path) :
-				0;
+			r = stat(path, &there) < 0 || !S_ISDIR(there.st_mode)
+				    ? fail_set(f, "exit",
+					      "cannot put the folder `%s` into the image: something else is there",
+					      path)
+				    : 0;
 		if (r == 0)
 			r = copy_tree(fd, path, depth + 1, f);
 	} else {
@@ -187,7 +197,8 @@ static int copy_tree(int src_fd, const char *dest, unsigned depth, struct fail *
 
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
 			continue;
-		if (snprintf(path, sizeof(path), "%s/%s", strcmp(dest, "/") == 0 ? "" : dest, de->d_name) >= (int)sizeof(path))
+		if (snprintf(path, sizeof(path), "%s/%s", strcmp(dest, "/") == 0 ? "" : dest, de->d_name) >=
+			(int)sizeof(path))
 			r = fail_set(f, "exit", "a path beneath `%s` is too long", dest);
 		else
 			r = copy_any(dirfd(d), de->d_name, path, depth, f);
@@ -207,7 +218,8 @@ static int put_tree_in_bare(struct step_context *s, void *opaque, struct fail *f
 	if (mkdir(p->dest, 0755) < 0 && errno != EEXIST)
 		return fail_errno(f, "make the folder", p->dest);
 	if (stat(p->dest, &st) < 0 || !S_ISDIR(st.st_mode))
-		return fail_set(f, "exit", "cannot put a folder at `%s`: something else is there in the image", p->dest);
+		return fail_set(f, "exit",
+			"cannot put a folder at `%s`: something else is there in the image", p->dest);
 	return copy_tree(src_fd, p->dest, 0, f);
 }
 
@@ -243,7 +255,8 @@ static int remove_any(int dir_fd, const char *name, unsigned depth)
 	return r < 0 ? -1 : unlinkat(dir_fd, name, AT_REMOVEDIR);
 }
 
-/* Remove what `pattern` (relative, at least one part) matches beneath dir_fd. Wildcards match as in a shell: not a leading dot. */
+/* Remove what `pattern` (relative, at least one part) matches beneath dir_fd. Wildcards match as in a shell:
+ * not a leading dot. */
 static int remove_matches(int dir_fd, const char *pattern, const char *whole, struct fail *f)
 {
 	const char *slash = strchrnul(pattern, '/'), *rest = slash + strspn(slash, "/");
@@ -262,14 +275,16 @@ static int remove_matches(int dir_fd, const char *pattern, const char *whole, st
 	if (!d)
 		return fail_errno(f, "list a folder for the pattern", whole);
 	for (struct dirent *de; r == 0 && (de = readdir(d));) {
-		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || fnmatch(part, de->d_name, FNM_PERIOD) != 0)
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 ||
+			fnmatch(part, de->d_name, FNM_PERIOD) != 0)
 			continue;
 		if (*rest == '\0') {
 			if (remove_any(dirfd(d), de->d_name, 0) < 0)
 				r = fail_errno(f, "remove what matches", whole);
 			continue;
 		}
-		/* A link to a folder is followed, within the image, as a shell would; anything else has nothing beneath it. */
+		/* A link to a folder is followed, within the image, as a shell would; anything else has
+		 * nothing beneath it. */
 		int next = openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 		if (next >= 0) {
@@ -298,7 +313,8 @@ int files_remove(struct step_context *s, const char *pattern, struct fail *f)
 	size_t len = strlen(pattern);
 
 	if (pattern[0] != '/' || len >= sizeof(copy) || pattern[strspn(pattern, "/")] == '\0')
-		return fail_set(f, "exit", "`%.100s` cannot be removed: it must be an absolute pattern beneath /", pattern);
+		return fail_set(f, "exit",
+			"`%.100s` cannot be removed: it must be an absolute pattern beneath /", pattern);
 	memcpy(copy, pattern, len + 1);
 	while (copy[len - 1] == '/')
 		copy[--len] = '\0';
@@ -308,15 +324,25 @@ int files_remove(struct step_context *s, const char *pattern, struct fail *f)
 static int forget_in_bare(struct step_context *s, void *opaque, struct fail *f)
 {
 	static const char *const seeds[] = {
-		"/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/random-seed", "/var/lib/misc/random-seed",
-		"/var/lib/systemd/credential.secret", "/var/lib/seedrng/seed.credit", "/var/lib/seedrng/seed.no-credit",
+		"/var/lib/systemd/random-seed",
+		"/var/lib/urandom/random-seed",
+		"/var/lib/random-seed",
+		"/var/lib/misc/random-seed",
+		"/var/lib/systemd/credential.secret",
+		"/var/lib/seedrng/seed.credit",
+		"/var/lib/seedrng/seed.no-credit",
 		/* Inode numbers and times; ldconfig makes it anew. */
 		"/var/cache/ldconfig/aux-cache",
 	};
-	/* machine-id: empty, not missing, so that systemd makes one at the first boot, also where /etc is read-only at that moment.
-	 * The logs say at which second of this boot each package came: two builds would never be equal. */
+	/* machine-id: empty, not missing, so that systemd makes one at the first boot, also where /etc is
+	 * read-only at that moment. The logs say at which second of this boot each package came: two builds
+	 * would never be equal. */
 	static const char *const emptied[] = {
-		"/etc/machine-id", "/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/apt/history.log", "/var/log/apt/term.log",
+		"/etc/machine-id",
+		"/var/log/dpkg.log",
+		"/var/log/alternatives.log",
+		"/var/log/apt/history.log",
+		"/var/log/apt/term.log",
 	};
 	struct stat st;
 
@@ -331,7 +357,8 @@ static int forget_in_bare(struct step_context *s, void *opaque, struct fail *f)
 			(void)close(fd);
 	}
 	/* D-Bus's copy, where it is one and not a link to the other. */
-	if (lstat("/var/lib/dbus/machine-id", &st) == 0 && S_ISREG(st.st_mode) && unlink("/var/lib/dbus/machine-id") < 0)
+	if (lstat("/var/lib/dbus/machine-id", &st) == 0 && S_ISREG(st.st_mode) &&
+		unlink("/var/lib/dbus/machine-id") < 0)
 		return fail_errno(f, "remove", "/var/lib/dbus/machine-id");
 	for (size_t i = 0; i < ARRAY_SIZE(seeds); i++) {
 		if (unlink(seeds[i]) < 0 && errno != ENOENT && errno != ENOTDIR)

@@ -85,7 +85,8 @@ static int read_verb(char *line, size_t number, struct verb *ret, struct fail *f
 			break;
 	}
 	if (kind == ARRAY_SIZE(rules))
-		return fail_set(f, "internal", "line %zu of the job has the unknown verb `%.40s`; host and guest are of different versions",
+		return fail_set(f, "internal",
+			"line %zu of the job has the unknown verb `%.40s`; host and guest are of different versions",
 			number, name);
 	for (const char *p = line; p; p = strchr(p, ' '), p = p ? p + 1 : NULL)
 		n++;
@@ -98,7 +99,9 @@ static int read_verb(char *line, size_t number, struct verb *ret, struct fail *f
 	for (size_t i = 0; i < n; i++) {
 		ret->fields[i] = strsep(&line, " ");
 		if (!decode_field(ret->fields[i]))
-			return fail_set(f, "internal", "line %zu of the job: field %zu of `%s` is not well encoded", number, i + 1, name);
+			return fail_set(f, "internal",
+				"line %zu of the job: field %zu of `%s` is not well encoded", number, i + 1,
+				name);
 	}
 	return 0;
 }
@@ -111,7 +114,8 @@ int job_read(const char *path, struct job *ret, struct fail *f)
 	struct job job = { 0 };
 
 	if (r < 0)
-		return fail_set(f, "internal", "cannot read the job `%s` of the initrd: %s", path, strerror(-r));
+		return fail_set(
+			f, "internal", "cannot read the job `%s` of the initrd: %s", path, strerror(-r));
 	for (size_t i = 0; i < len; i++)
 		n_lines += data[i] == '\n';
 	job.verbs = calloc(n_lines + 1, sizeof(*job.verbs));

@@ -1,4 +1,5 @@
-/* Reads the job of initrd/protocol.h: verbs with decoded fields. Everything is checked before anything runs. */
+/* Reads the job of initrd/protocol.h: verbs with decoded fields. Everything is checked before anything runs.
+ */
 #ifndef IMGBUILD_INIT_JOB_H
 #define IMGBUILD_INIT_JOB_H
 
@@ -32,7 +33,7 @@ enum verb_kind {
 struct verb {
 	enum verb_kind kind;
 	const char *name; /* as written, for messages */
-	char **fields;	  /* decoded, followed by NULL, so that they serve as the tail of an argv */
+	char **fields;    /* decoded, followed by NULL, so that they serve as the tail of an argv */
 	size_t n;
 };
 

@@ -6,7 +6,11 @@
 /* The length of the valid UTF-8 sequence at p, or 0. SOURCE: RFC 3629 section 4. */
 static size_t utf8_length(const unsigned char *p, size_t len)
 {
-	size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+	size_t n = p[0] < 0x80                    ? 1
+		   : p[0] >= 0xc2 && p[0] <= 0xdf ? 2
+		   : (p[0] & 0xf0) == 0xe0        ? 3
+		   : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4
+						  : 0;
 
 	if (n == 0 || n > len)
 		return 0;
@@ -71,7 +75,8 @@ static const char *skip_space(const char *p)
 	return p + strspn(p, " \t\r\n");
 }
 
-/* Step over the string at p (its opening quote), decoding it into *out where that is not NULL. NULL when it does not end. */
+/* Step over the string at p (its opening quote), decoding it into *out where that is not NULL. NULL when it
+ * does not end. */
 static const char *read_string(const char *p, struct text *out)
 {
 	for (p++; *p && *p != '"'; p++) {
@@ -106,7 +111,8 @@ static const char *read_string(const char *p, struct text *out)
 	return *p == '"' ? p + 1 : NULL;
 }
 
-/* Step over any value at p; NULL when it is none. Depth is not followed by recursion: brackets are counted. */
+/* Step over any value at p; NULL when it is none. Depth is not followed by recursion: brackets are counted.
+ */
 static const char *skip_value(const char *p)
 {
 	unsigned depth = 0;

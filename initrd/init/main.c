@@ -1,5 +1,6 @@
-/* Process 1 of the guest that builds an image, and of an entry's initrd. It runs the job of initrd/protocol.h from top to bottom,
- * reports, and powers off. Whatever goes wrong once the channel is open ends in a failed verdict after a real unmount. */
+/* Process 1 of the guest that builds an image, and of an entry's initrd. It runs the job of initrd/protocol.h
+ * from top to bottom, reports, and powers off. Whatever goes wrong once the channel is open ends in a failed
+ * verdict after a real unmount. */
 #include "initrd/init/boot.h"
 #include "initrd/init/channel.h"
 #include "initrd/init/job.h"
@@ -94,18 +95,20 @@ static int run_verbs(const struct job *job, size_t i, struct channel *c, struct 
 			p->device = r == 0 ? v->fields[0] : p->device;
 			break;
 		case VERB_GROW:
-			r = p->device ? mount_grow(p->device, f) : fail_set(f, "internal", "`grow` comes before `root`");
+			r = p->device ? mount_grow(p->device, f)
+				      : fail_set(f, "internal", "`grow` comes before `root`");
 			break;
 		case VERB_LABEL:
-			r = p->device ? mount_label(v->fields[0], &late, f) : fail_set(f, "internal", "`label` comes before `root`");
+			r = p->device ? mount_label(v->fields[0], &late, f)
+				      : fail_set(f, "internal", "`label` comes before `root`");
 			p->late_label = r == 0 && late ? v->fields[0] : NULL;
 			break;
 		case VERB_STEP:
 			while (i < job->n && job->verbs[i].kind != VERB_STEP)
 				i++;
 			p->step = v->fields[0];
-			r = p->device ? step_run(c, v, &job->verbs[first], i - first, p->clock_seconds, f) :
-					fail_set(f, "internal", "`step` comes before `root`");
+			r = p->device ? step_run(c, v, &job->verbs[first], i - first, p->clock_seconds, f)
+				      : fail_set(f, "internal", "`step` comes before `root`");
 			if (r == 0)
 				p->step = "";
 			break;
@@ -128,8 +131,10 @@ static void run_boot(const struct job *job, char *const *argv)
 	if (run_before_channel(job, &i, &p, &f) == 0)
 		(void)boot_root(argv, &f);
 	say("cannot boot: %s", f.text);
-	/* The command line's panic= says what is wanted of a machine that cannot go on; without it, it ends here. */
-	if (read_text_at(AT_FDCWD, "/proc/sys/kernel/panic", panic, sizeof(panic)) > 0 && strtol(panic, NULL, 10) != 0)
+	/* The command line's panic= says what is wanted of a machine that cannot go on; without it, it ends
+	 * here. */
+	if (read_text_at(AT_FDCWD, "/proc/sys/kernel/panic", panic, sizeof(panic)) > 0 &&
+		strtol(panic, NULL, 10) != 0)
 		exit(1);
 	power_off();
 }

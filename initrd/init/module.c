@@ -11,7 +11,8 @@ int module_insert(const char *name, const char *path, struct fail *f)
 	int fd = open(path, O_RDONLY | O_CLOEXEC), error = 0;
 
 	if (fd < 0)
-		return fail_set(f, "module", "cannot open the module %s at `%s` of the initrd: %s", name, path, strerror(errno));
+		return fail_set(f, "module", "cannot open the module %s at `%s` of the initrd: %s", name,
+			path, strerror(errno));
 	if (syscall(SYS_finit_module, fd, "", 0) < 0)
 		error = errno;
 	(void)close(fd);
@@ -22,7 +23,7 @@ int module_insert(const char *name, const char *path, struct fail *f)
 		return 0;
 	}
 	return fail_set(f, "module", "cannot insert the module %s: %s%s", name, strerror(error),
-		error == ENOENT ? " (a module that it needs is missing or comes later)" :
-		error == ENOEXEC ? " (it is for another kernel)" :
-				   "");
+		error == ENOENT    ? " (a module that it needs is missing or comes later)"
+		: error == ENOEXEC ? " (it is for another kernel)"
+				   : "");
 }

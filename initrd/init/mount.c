@@ -13,7 +13,8 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
-#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t) /* SOURCE: linux fs/ext4/ext4.h; not in the exported headers */
+#define EXT4_IOC_RESIZE_FS                                                                                   \
+	_IOW('f', 16, uint64_t) /* SOURCE: linux fs/ext4/ext4.h; not in the exported headers */
 #define ROOT_WAIT_MS 30000
 #define UNMOUNT_WAIT_MS 10000
 
@@ -31,10 +32,11 @@ int mount_kernel_filesystems(struct fail *f)
 
 	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
 		(void)mkdir(mounts[i].where, 0755);
-		if (mount(mounts[i].type, mounts[i].where, mounts[i].type, mounts[i].flags, mounts[i].data) < 0 &&
+		if (mount(mounts[i].type, mounts[i].where, mounts[i].type, mounts[i].flags, mounts[i].data) <
+				0 &&
 			errno != EBUSY)
-			return fail_set(f, "mount", "cannot mount %s at %s: %s; the kernel may lack it", mounts[i].type,
-				mounts[i].where, strerror(errno));
+			return fail_set(f, "mount", "cannot mount %s at %s: %s; the kernel may lack it",
+				mounts[i].type, mounts[i].where, strerror(errno));
 	}
 	fd = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
@@ -61,14 +63,16 @@ int wait_block_device(const char *path, unsigned wait_ms)
 
 int mount_root(const char *device, const char *fstype, struct fail *f)
 {
-	/* Nothing is durable before the end, so the journal need not be written early; auto_da_alloc would make every renamed
-	 * file of dpkg's a flush. A kernel that does not know these gets none. */
+	/* Nothing is durable before the end, so the journal need not be written early; auto_da_alloc would
+	 * make every renamed file of dpkg's a flush. A kernel that does not know these gets none. */
 	const char *data = strcmp(fstype, "ext4") == 0 ? "noauto_da_alloc,commit=600" : "";
 	unsigned long flags = MS_NODEV | MS_NOATIME;
 
 	if (wait_block_device(device, ROOT_WAIT_MS) < 0)
-		return fail_set(f, "mount", "the disk %s did not appear within %d s; a driver for it is missing in the kernel and among "
-			"the modules", device, ROOT_WAIT_MS / 1000);
+		return fail_set(f, "mount",
+			"the disk %s did not appear within %d s; a driver for it is missing in the kernel and among "
+			"the modules",
+			device, ROOT_WAIT_MS / 1000);
 	if (mount(device, TARGET_PATH, fstype, flags, data) < 0 &&
 		(errno != EINVAL || mount(device, TARGET_PATH, fstype, flags, "") < 0))
 		return fail_set(f, "mount", "cannot mount %s as %s: %s", device, fstype, strerror(errno));
@@ -83,13 +87,15 @@ int mount_grow(const char *device, struct fail *f)
 	struct statfs st;
 	int r = 0;
 
-	if (device_fd < 0 || target_fd < 0 || ioctl(device_fd, BLKGETSIZE64, &device_bytes) < 0 || fstatfs(target_fd, &st) < 0) {
+	if (device_fd < 0 || target_fd < 0 || ioctl(device_fd, BLKGETSIZE64, &device_bytes) < 0 ||
+		fstatfs(target_fd, &st) < 0) {
 		r = fail_set(f, "mount", "cannot find the size of %s: %s", device, strerror(errno));
 	} else {
 		blocks = device_bytes / (uint64_t)st.f_bsize;
 		/* A device that is no larger is fine: the kernel then has nothing to do. */
 		if (ioctl(target_fd, EXT4_IOC_RESIZE_FS, &blocks) < 0 && errno != EINVAL)
-			r = fail_set(f, "mount", "cannot grow the filesystem of %s to %llu blocks of %lu bytes: %s", device,
+			r = fail_set(f, "mount",
+				"cannot grow the filesystem of %s to %llu blocks of %lu bytes: %s", device,
 				(unsigned long long)blocks, (unsigned long)st.f_bsize, strerror(errno));
 	}
 	if (device_fd >= 0)
@@ -106,21 +112,24 @@ int mount_label(const char *label, bool *ret_late, struct fail *f)
 
 	*ret_late = false;
 	if (label[0] == '\0' || strlen(label) > EXT_LABEL_SIZE)
-		return fail_set(f, "internal", "the label `%.40s` has %zu bytes, 1 to %d are possible", label, strlen(label), EXT_LABEL_SIZE);
+		return fail_set(f, "internal", "the label `%.40s` has %zu bytes, 1 to %d are possible", label,
+			strlen(label), EXT_LABEL_SIZE);
 	(void)snprintf(text, sizeof(text), "%s", label);
 	fd = open(TARGET_PATH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, FS_IOC_SETFSLABEL, text) < 0) {
 		if (errno == ENOTTY || errno == EOPNOTSUPP)
 			*ret_late = true;
 		else
-			r = fail_set(f, "mount", "cannot give the filesystem the label `%s`: %s", label, strerror(errno));
+			r = fail_set(f, "mount", "cannot give the filesystem the label `%s`: %s", label,
+				strerror(errno));
 	}
 	if (fd >= 0)
 		(void)close(fd);
 	return r;
 }
 
-/* CRC-32C without the inversion at the end, as ext4 has it. SOURCE: linux fs/ext4/super.c, ext4_superblock_csum. */
+/* CRC-32C without the inversion at the end, as ext4 has it. SOURCE: linux fs/ext4/super.c,
+ * ext4_superblock_csum. */
 static uint32_t crc32c(const unsigned char *p, size_t len)
 {
 	uint32_t crc = UINT32_MAX;
@@ -148,10 +157,12 @@ int mount_write_label(const char *device, const char *label, struct fail *f)
 			for (int i = 0; i < 4; i++)
 				super[EXT_CHECKSUM_OFFSET + i] = (unsigned char)(crc >> 8 * i);
 		}
-		ok = pwrite(fd, super, sizeof(super), EXT_SUPER_START) == (ssize_t)sizeof(super) && fsync(fd) == 0;
+		ok = pwrite(fd, super, sizeof(super), EXT_SUPER_START) == (ssize_t)sizeof(super) &&
+		     fsync(fd) == 0;
 	}
 	if (!ok)
-		(void)fail_set(f, "mount", "cannot write the label `%s` to %s: %s", label, device, strerror(errno));
+		(void)fail_set(
+			f, "mount", "cannot write the label `%s` to %s: %s", label, device, strerror(errno));
 	if (fd >= 0)
 		(void)close(fd);
 	return ok ? 0 : -1;
@@ -195,17 +206,20 @@ int mount_release_root(const char *device, struct fail *f)
 			int error = errno;
 
 			list_processes(who, sizeof(who));
-			return fail_set(f, "unmount", "cannot unmount the image: %s; still there: %s", strerror(error), who);
+			return fail_set(f, "unmount", "cannot unmount the image: %s; still there: %s",
+				strerror(error), who);
 		}
 		sleep_ms(20);
 	}
-	/* The mount is gone here, but another namespace may still hold the filesystem; only its end frees the device. */
+	/* The mount is gone here, but another namespace may still hold the filesystem; only its end frees the
+	 * device. */
 	while ((fd = open(device, O_RDWR | O_EXCL | O_CLOEXEC)) < 0) {
 		if (errno != EBUSY || now_ms() - start > UNMOUNT_WAIT_MS) {
 			int error = errno;
 
 			list_processes(who, sizeof(who));
-			return fail_set(f, "unmount", "the image's filesystem is still in use after it was unmounted: %s; still there: %s",
+			return fail_set(f, "unmount",
+				"the image's filesystem is still in use after it was unmounted: %s; still there: %s",
 				strerror(error), who);
 		}
 		sleep_ms(20);

@@ -6,8 +6,8 @@
 
 void power_off(void)
 {
-	/* Without a way to power off, the kernel halts for ever instead and never returns; a PC without ACPI has none. A reset ends
-	 * the machine too, since QEMU runs with -no-reboot. */
+	/* Without a way to power off, the kernel halts for ever instead and never returns; a PC without ACPI
+	 * has none. A reset ends the machine too, since QEMU runs with -no-reboot. */
 #if defined(__x86_64__)
 	bool can = access("/sys/firmware/acpi", F_OK) == 0;
 #else

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 static const char *const unit_folders[] = {
-	"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+	"/etc/systemd/system",
+	"/usr/local/lib/systemd/system",
+	"/usr/lib/systemd/system",
+	"/lib/systemd/system",
 }; /* SOURCE: systemd.unit(5), unit search path */
 
 static bool is_file(const char *folder, const char *name)
@@ -28,7 +31,8 @@ static bool unit_exists(const char *unit)
 	(void)snprintf(name, sizeof(name), "%s%s", unit, dot ? "" : ".service");
 	at = strchr(name, '@');
 	dot = strrchr(name, '.');
-	(void)snprintf(template_name, sizeof(template_name), "%.*s@%s", (int)(at ? at - name : 0), name, dot ? dot : "");
+	(void)snprintf(template_name, sizeof(template_name), "%.*s@%s", (int)(at ? at - name : 0), name,
+		dot ? dot : "");
 	for (size_t i = 0; i < ARRAY_SIZE(unit_folders); i++) {
 		if (is_file(unit_folders[i], name) || (at && is_file(unit_folders[i], template_name)))
 			return true;
@@ -41,7 +45,7 @@ static bool unit_exists(const char *unit)
 static int change_by_systemctl(struct step_context *s, enum service_change change, char *unit, struct fail *f)
 {
 	static const char *const verbs[] = { "enable", "disable", "mask" };
-	char *argv[] = { (char *)(uintptr_t)"systemctl", (char *)(uintptr_t)verbs[change], unit, NULL };
+	char *argv[] = { (char *)(uintptr_t) "systemctl", (char *)(uintptr_t)verbs[change], unit, NULL };
 	int status;
 
 	if (change == SERVICE_DISABLE && !unit_exists(unit)) {
@@ -50,7 +54,8 @@ static int change_by_systemctl(struct step_context *s, enum service_change chang
 	}
 	if (change == SERVICE_ENABLE && !unit_exists(unit)) {
 		f->exit = 1;
-		return fail_set(f, "exit", "cannot enable the service `%s`: no such unit is in the image", unit);
+		return fail_set(
+			f, "exit", "cannot enable the service `%s`: no such unit is in the image", unit);
 	}
 	status = command_run(s, argv, -1, NULL, NULL, f);
 	if (status < 0)
@@ -58,7 +63,8 @@ static int change_by_systemctl(struct step_context *s, enum service_change chang
 	if (status == 0)
 		return 0;
 	(void)fail_from_status(f, status, "systemctl");
-	(void)snprintf(f->text, sizeof(f->text), "systemctl could not %s the service `%s` (status %d); its words are in the output",
+	(void)snprintf(f->text, sizeof(f->text),
+		"systemctl could not %s the service `%s` (status %d); its words are in the output",
 		verbs[change], unit, f->exit);
 	return -1;
 }
@@ -67,8 +73,10 @@ static int change_by_systemctl(struct step_context *s, enum service_change chang
 static int change_by_rc_update(struct step_context *s, enum service_change change, char *unit, struct fail *f)
 {
 	char name[256];
-	char *add[] = { (char *)(uintptr_t)"rc-update", (char *)(uintptr_t)"add", name, (char *)(uintptr_t)"default", NULL };
-	char *delete[] = { (char *)(uintptr_t)"rc-update", (char *)(uintptr_t)"--all", (char *)(uintptr_t)"del", name, NULL };
+	char *add[] = { (char *)(uintptr_t) "rc-update", (char *)(uintptr_t) "add", name,
+		(char *)(uintptr_t) "default", NULL };
+	char *delete[] = { (char *)(uintptr_t) "rc-update", (char *)(uintptr_t) "--all",
+		(char *)(uintptr_t) "del", name, NULL };
 	char *dot;
 	int status;
 
@@ -79,7 +87,9 @@ static int change_by_rc_update(struct step_context *s, enum service_change chang
 	if (change == SERVICE_ENABLE) {
 		if (!is_file("/etc/init.d", name)) {
 			f->exit = 1;
-			return fail_set(f, "exit", "cannot enable the service `%s`: no /etc/init.d/%s is in the image", unit, name);
+			return fail_set(f, "exit",
+				"cannot enable the service `%s`: no /etc/init.d/%s is in the image", unit,
+				name);
 		}
 		return command_must(s, add, f);
 	}
@@ -88,16 +98,20 @@ static int change_by_rc_update(struct step_context *s, enum service_change chang
 	return status < 0 ? -1 : 0;
 }
 
-int services_change(struct step_context *s, enum service_change change, char *const *units, size_t n, struct fail *f)
+int services_change(
+	struct step_context *s, enum service_change change, char *const *units, size_t n, struct fail *f)
 {
 	bool systemctl = command_exists("systemctl"), rc_update = !systemctl && command_exists("rc-update");
 	int r = 0;
 
 	if (!systemctl && !rc_update) {
 		f->exit = 1;
-		return fail_set(f, "exit", "cannot change the service `%s`: the image has neither systemctl nor rc-update", units[0]);
+		return fail_set(f, "exit",
+			"cannot change the service `%s`: the image has neither systemctl nor rc-update",
+			units[0]);
 	}
 	for (size_t i = 0; i < n && r == 0; i++)
-		r = systemctl ? change_by_systemctl(s, change, units[i], f) : change_by_rc_update(s, change, units[i], f);
+		r = systemctl ? change_by_systemctl(s, change, units[i], f)
+			      : change_by_rc_update(s, change, units[i], f);
 	return r;
 }

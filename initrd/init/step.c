@@ -25,8 +25,8 @@
 
 #define SETUP_STEP "setup"
 #define WATCH_INTERVAL_MS 200
-/* A filesystem is full when less than this is free beyond what ext4 keeps for itself: 2 % of its blocks, at most 4096.
- * SOURCE: linux fs/ext4/super.c, ext4_calculate_resv_clusters. */
+/* A filesystem is full when less than this is free beyond what ext4 keeps for itself: 2 % of its blocks, at
+ * most 4096. SOURCE: linux fs/ext4/super.c, ext4_calculate_resv_clusters. */
 #define FULL_BELOW_BYTES (256u << 10)
 #define EXT4_KEPT_SHARE 50
 #define EXT4_KEPT_BLOCKS 4096
@@ -49,7 +49,7 @@ static int run_script(struct step_context *s, const char *src, struct fail *f)
 	(void)!read(fd, magic, sizeof(magic));
 	(void)close(fd);
 	if (memcmp(magic, "#!", 2) != 0 && memcmp(magic, "\177ELF", 4) != 0) {
-		argv[0] = (char *)(uintptr_t)"/bin/sh";
+		argv[0] = (char *)(uintptr_t) "/bin/sh";
 		argv[1] = path;
 	}
 	status = command_run(s, argv, -1, NULL, NULL, f);
@@ -60,10 +60,11 @@ static int run_script(struct step_context *s, const char *src, struct fail *f)
 
 static int run_depmod(struct step_context *s, char *release, struct fail *f)
 {
-	char *argv[] = { (char *)(uintptr_t)"depmod", (char *)(uintptr_t)"-a", release, NULL };
+	char *argv[] = { (char *)(uintptr_t) "depmod", (char *)(uintptr_t) "-a", release, NULL };
 
 	if (!command_exists("depmod")) {
-		command_note(s, "the image has no depmod: the module indexes of %s were not written, modprobe will not find them",
+		command_note(s,
+			"the image has no depmod: the module indexes of %s were not written, modprobe will not find them",
 			release);
 		return 0;
 	}
@@ -144,9 +145,12 @@ static void write_oom_score(const char *score)
 }
 
 /* The life of the step's first process. Its exit status is 0 only when every verb passed. */
-static int step_inside(const char *name, const struct verb *first, size_t n, int64_t clock_seconds, int control_fd, int output_fd)
+static int step_inside(const char *name, const struct verb *first, size_t n, int64_t clock_seconds,
+	int control_fd, int output_fd)
 {
-	struct step_context s = { .name = name, .control_fd = control_fd, .output_fd = output_fd, .clock_seconds = clock_seconds };
+	struct step_context s = {
+		.name = name, .control_fd = control_fd, .output_fd = output_fd, .clock_seconds = clock_seconds
+	};
 	struct message m = { .kind = MESSAGE_FAIL };
 	int r, null_fd;
 
@@ -209,7 +213,8 @@ static void look_at_space(struct watch *w)
 		uint64_t kept = (share < EXT4_KEPT_BLOCKS ? share : EXT4_KEPT_BLOCKS) * (uint64_t)st.f_bsize;
 
 		/* No inode left is no space either. */
-		if ((uint64_t)st.f_bfree * (uint64_t)st.f_bsize < kept + FULL_BELOW_BYTES || (st.f_files > 0 && st.f_ffree == 0))
+		if ((uint64_t)st.f_bfree * (uint64_t)st.f_bsize < kept + FULL_BELOW_BYTES ||
+			(st.f_files > 0 && st.f_ffree == 0))
 			w->was_full = true;
 	}
 }
@@ -241,7 +246,8 @@ static void look_for_enospc(struct watch *w, const char *bytes, size_t len)
 	static const char text[] = ENOSPC_TEXT;
 
 	for (size_t i = 0; i < len && !w->said_enospc; i++) {
-		w->enospc_matched = bytes[i] == text[w->enospc_matched] ? w->enospc_matched + 1 : bytes[i] == text[0];
+		w->enospc_matched =
+			bytes[i] == text[w->enospc_matched] ? w->enospc_matched + 1 : bytes[i] == text[0];
 		w->said_enospc = w->enospc_matched == strlen(text);
 	}
 }
@@ -330,8 +336,8 @@ static int watch_step(struct watch *w, pid_t pid)
 	return status;
 }
 
-/* End whatever the step left: with a PID namespace there is nothing left by now, without one this is what ends it. init is the
- * only process besides, and a signal to all spares the sender. */
+/* End whatever the step left: with a PID namespace there is nothing left by now, without one this is what
+ * ends it. init is the only process besides, and a signal to all spares the sender. */
 static void end_all_others(void)
 {
 	(void)kill(-1, SIGKILL);
@@ -342,7 +348,8 @@ static void end_all_others(void)
 /* fork in new namespaces: PID and IPC where the kernel has them, mount always. */
 static pid_t fork_into_namespaces(struct channel *c)
 {
-	static const unsigned long tries[] = { CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC, CLONE_NEWNS | CLONE_NEWPID, CLONE_NEWNS };
+	static const unsigned long tries[] = { CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC,
+		CLONE_NEWNS | CLONE_NEWPID, CLONE_NEWNS };
 	static bool noted; /* the kernel does not change; say it once */
 	pid_t pid = -1;
 
@@ -350,8 +357,9 @@ static pid_t fork_into_namespaces(struct channel *c)
 		pid = (pid_t)syscall(SYS_clone, tries[i] | SIGCHLD, NULL, NULL, NULL, NULL);
 		if (pid > 0 && i > 0 && !noted) {
 			noted = true;
-			channel_note(c, i == 1 ? "the kernel has no IPC namespaces: steps share them" :
-						 "the kernel has no PID namespaces: what a step leaves behind is killed after it");
+			channel_note(c,
+				i == 1 ? "the kernel has no IPC namespaces: steps share them"
+				       : "the kernel has no PID namespaces: what a step leaves behind is killed after it");
 		}
 		if (pid >= 0 || errno != EINVAL)
 			break;
@@ -366,34 +374,40 @@ static void refine_failure(const struct watch *w, uint64_t oom_kills, struct fai
 
 	(void)snprintf(text, sizeof(text), "%s", f->text);
 	if (oom_kills > 0) {
-		/* Also when every verb passed: a script may have ignored it, and the image would depend on the memory, which is not
-		 * in the key. */
+		/* Also when every verb passed: a script may have ignored it, and the image would depend on
+		 * the memory, which is not in the key. */
 		(void)snprintf(f->reason, sizeof(f->reason), "oom");
-		(void)snprintf(f->text, sizeof(f->text), "the guest ran out of memory and the kernel killed %llu process(es)%s%.1000s",
+		(void)snprintf(f->text, sizeof(f->text),
+			"the guest ran out of memory and the kernel killed %llu process(es)%s%.1000s",
 			(unsigned long long)oom_kills, text[0] ? "; " : "", text);
 	} else if (f->reason[0] && (w->was_full || w->said_enospc) &&
-		(strcmp(f->reason, "exit") == 0 || strcmp(f->reason, "signal") == 0 || strcmp(f->reason, "internal") == 0)) {
+		   (strcmp(f->reason, "exit") == 0 || strcmp(f->reason, "signal") == 0 ||
+			   strcmp(f->reason, "internal") == 0)) {
 		(void)snprintf(f->reason, sizeof(f->reason), "enospc");
 		(void)snprintf(f->text, sizeof(f->text), "%.1000s; %s", text,
-			w->was_full ? "the image's filesystem was full" :
-				"a program said that no space was left (/tmp and /run are in memory)");
+			w->was_full ? "the image's filesystem was full"
+				    : "a program said that no space was left (/tmp and /run are in memory)");
 	}
 }
 
-int step_run(struct channel *c, const struct verb *step, const struct verb *first, size_t n, int64_t clock_seconds, struct fail *f)
+int step_run(struct channel *c, const struct verb *step, const struct verb *first, size_t n,
+	int64_t clock_seconds, struct fail *f)
 {
 	const char *name = step->fields[0];
 	struct watch w = { .channel = c, .name = name, .control_fd = -1, .output_fd = -1, .fail = f };
 	struct scaffold scaffold = { 0 };
 	int control[2], output[2], control_fd, output_fd, status = 0;
 	uint64_t start = now_ms(), ooms = count_oom_kills();
+	bool with_inputs;
 	pid_t pid;
 
 	channel_step_begin(c, name, step->fields[1]);
 	say("step %s", name);
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 || pipe2(output, O_CLOEXEC) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
+		pipe2(output, O_CLOEXEC) < 0)
 		return fail_set(f, "internal", "cannot make the step's pipes: %s", strerror(errno));
-	if (scaffold_make(&scaffold, strcmp(name, SETUP_STEP) == 0 && access(INPUTS_PATH, F_OK) == 0, f) == 0) {
+	with_inputs = strcmp(name, SETUP_STEP) == 0 && access(INPUTS_PATH, F_OK) == 0;
+	if (scaffold_make(&scaffold, with_inputs, f) == 0) {
 		pid = fork_into_namespaces(c);
 		if (pid == 0) {
 			channel_forget(c);

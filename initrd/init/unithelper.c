@@ -34,7 +34,7 @@ struct unit_link {
 
 struct helper {
 	bool user, quiet;
-	const char *instance;	 /* "system" or "user" */
+	const char *instance;    /* "system" or "user" */
 	const char *enabled_dir; /* where the program remembers what it enabled, and masked */
 	const char *masked_dir;
 	struct unit_link links[LINKS_MAX];
@@ -96,7 +96,8 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* The unit's file, as an absolute path. Returns false when there is none: what the real program does then is its own affair. */
+/* The unit's file, as an absolute path. Returns false when there is none: what the real program does then is
+ * its own affair. */
 static bool find_unit(const struct helper *h, const char *unit, char *ret)
 {
 	static const char *const folders[] = { "/etc/systemd", "/lib/systemd", "/usr/lib/systemd" };
@@ -121,8 +122,8 @@ static bool add_link(struct helper *h, const char *src, const char *dest)
 	return true;
 }
 
-/* The value of `line` when it sets `key`, else NULL. *ok becomes false for what is written unusually: another case of letters,
- * quotes, spaces around. */
+/* The value of `line` when it sets `key`, else NULL. *ok becomes false for what is written unusually: another
+ * case of letters, quotes, spaces around. */
 static char *value_of(char *line, const char *key, bool *ok)
 {
 	char *p = line + strspn(line, " \t\r\f\v");
@@ -131,17 +132,18 @@ static char *value_of(char *line, const char *key, bool *ok)
 	if (strncasecmp(p, key, len) != 0 || p[len] != '=' || p[len + 1] == '\0')
 		return NULL;
 	p += len + 1;
-	if (strncmp(p - len - 1, key, len) != 0 || strpbrk(p, "\"'\\\r\f\v") || *p == ' ' || *p == '\t' || p[strlen(p) - 1] == ' ' ||
-		p[strlen(p) - 1] == '\t')
+	if (strncmp(p - len - 1, key, len) != 0 || strpbrk(p, "\"'\\\r\f\v") || *p == ' ' || *p == '\t' ||
+		p[strlen(p) - 1] == ' ' || p[strlen(p) - 1] == '\t')
 		*ok = false;
 	return p;
 }
 
 static bool collect_links(struct helper *h, const char *service_path, const char **visited, size_t n_visited);
 
-/* Take one line of a unit's file into the closure. wants collects folders, ended by the target once the whole file is read. */
-static bool take_line(struct helper *h, const char *service_path, char *line, char (*wants)[PATH_SIZE], size_t *n_wants,
-	char *wanted_target, const char **visited, size_t *n_visited)
+/* Take one line of a unit's file into the closure. wants collects folders, ended by the target once the whole
+ * file is read. */
+static bool take_line(struct helper *h, const char *service_path, char *line, char (*wants)[PATH_SIZE],
+	size_t *n_wants, char *wanted_target, const char **visited, size_t *n_visited)
 {
 	static const struct {
 		const char *key, *suffix;
@@ -157,8 +159,9 @@ static bool take_line(struct helper *h, const char *service_path, char *line, ch
 		while (rest && (value = strsep(&rest, " \t"))) {
 			if (value[0] == '\0')
 				continue;
-			if (*n_wants == LINKS_MAX || snprintf(wants[*n_wants], PATH_SIZE, "/etc/systemd/%s/%s.%s/", h->instance, value,
-							     folders[i].suffix) >= PATH_SIZE)
+			if (*n_wants == LINKS_MAX ||
+				snprintf(wants[*n_wants], PATH_SIZE, "/etc/systemd/%s/%s.%s/", h->instance,
+					value, folders[i].suffix) >= PATH_SIZE)
 				return false;
 			(*n_wants)++;
 		}
@@ -190,16 +193,17 @@ static bool take_line(struct helper *h, const char *service_path, char *line, ch
 		const char *at = strstr(unit, "@.");
 
 		if (at)
-			(void)snprintf(wanted_target, PATH_SIZE, "%.*s%s%s", (int)(at - unit) + 1, unit, value, at + 1);
+			(void)snprintf(wanted_target, PATH_SIZE, "%.*s%s%s", (int)(at - unit) + 1, unit,
+				value, at + 1);
 	}
 	return ok;
 }
 
-/* Gather the links that enable the unit at service_path, those of the units that go with it first, as the real program orders them.
- * Returns false when this is for the real program. */
+/* Gather the links that enable the unit at service_path, those of the units that go with it first, as the
+ * real program orders them. Returns false when this is for the real program. */
 static bool collect_links(struct helper *h, const char *service_path, const char **visited, size_t n_visited)
 {
-	char (*wants)[PATH_SIZE] = calloc(LINKS_MAX, PATH_SIZE);
+	char(*wants)[PATH_SIZE] = calloc(LINKS_MAX, PATH_SIZE);
 	const char *own_visited[ALSO_DEPTH_MAX] = { NULL };
 	char wanted_target[PATH_SIZE], *text = NULL, *rest, *line;
 	size_t n_wants = 0, len;
@@ -209,9 +213,11 @@ static bool collect_links(struct helper *h, const char *service_path, const char
 	for (size_t i = 0; i < n_visited; i++)
 		own_visited[i] = visited[i];
 	(void)snprintf(wanted_target, sizeof(wanted_target), "%s", base_name(service_path));
-	ok = ok && read_alloc_at(AT_FDCWD, service_path, UNIT_MAX_BYTES, &text, &len) == 0 && strlen(text) == len;
+	ok = ok && read_alloc_at(AT_FDCWD, service_path, UNIT_MAX_BYTES, &text, &len) == 0 &&
+	     strlen(text) == len;
 	for (rest = text; ok && (line = strsep(&rest, "\n"));)
-		ok = take_line(h, service_path, line, wants, &n_wants, wanted_target, own_visited, &n_visited);
+		ok = take_line(
+			h, service_path, line, wants, &n_wants, wanted_target, own_visited, &n_visited);
 	for (size_t i = 0; ok && i < n_wants; i++) {
 		char src[2 * PATH_SIZE];
 
@@ -310,7 +316,8 @@ static void marker_path(const struct helper *h, const char *folder, const char *
 	char prefix[64];
 
 	(void)snprintf(prefix, sizeof(prefix), "/etc/systemd/%s/", h->instance);
-	(void)snprintf(ret, PATH_SIZE, "%s/%s", folder, strncmp(src, prefix, strlen(prefix)) == 0 ? src + strlen(prefix) : src);
+	(void)snprintf(ret, PATH_SIZE, "%s/%s", folder,
+		strncmp(src, prefix, strlen(prefix)) == 0 ? src + strlen(prefix) : src);
 }
 
 static int make_links(struct helper *h, const char *unit, bool create)
@@ -340,9 +347,10 @@ static int make_links(struct helper *h, const char *unit, bool create)
 /* Enable by the image's presets. */
 static int run_preset(const struct helper *h, const char *unit)
 {
-	char *argv[] = { (char *)(uintptr_t)"systemctl", (char *)(uintptr_t)"--root=/",
-		(char *)(uintptr_t)(h->user ? "--global" : "--system"), (char *)(uintptr_t)"--preset-mode=enable-only",
-		(char *)(uintptr_t)"preset", (char *)(uintptr_t)unit, NULL };
+	char *argv[] = { (char *)(uintptr_t) "systemctl", (char *)(uintptr_t) "--root=/",
+		(char *)(uintptr_t)(h->user ? "--global" : "--system"),
+		(char *)(uintptr_t) "--preset-mode=enable-only", (char *)(uintptr_t) "preset",
+		(char *)(uintptr_t)unit, NULL };
 	pid_t pid = fork();
 	int status = -1;
 
@@ -410,7 +418,8 @@ static void remove_empty_folders(const char *path)
 	for (struct dirent *de; d && (de = readdir(d));) {
 		char child[PATH_SIZE];
 
-		if (de->d_name[0] == '.' || snprintf(child, sizeof(child), "%s/%s", path, de->d_name) >= (int)sizeof(child))
+		if (de->d_name[0] == '.' ||
+			snprintf(child, sizeof(child), "%s/%s", path, de->d_name) >= (int)sizeof(child))
 			continue;
 		if (!is_link(child))
 			remove_empty_folders(child);
@@ -429,7 +438,8 @@ static int unmask_unit(const struct helper *h, const char *unit)
 	(void)snprintf(mask, sizeof(mask), "/etc/systemd/%s/%s", h->instance, base_name(unit));
 	marker_path(h, h->masked_dir, mask, marker);
 	n = exists(mask) ? readlink(mask, target, sizeof(target)) : -1;
-	if (n == (ssize_t)strlen("/dev/null") && memcmp(target, "/dev/null", (size_t)n) == 0 && exists(marker)) {
+	if (n == (ssize_t)strlen("/dev/null") && memcmp(target, "/dev/null", (size_t)n) == 0 &&
+		exists(marker)) {
 		if (unlink(mask) < 0)
 			return complain("remove", mask);
 		(void)unlink(marker);
@@ -467,10 +477,12 @@ static int act(struct helper *h, enum action action, const char *unit, int *rc)
 	}
 }
 
-/* Read the options and the action. Returns false where the call has anything that the plain ones of maintainer scripts do not. */
+/* Read the options and the action. Returns false where the call has anything that the plain ones of
+ * maintainer scripts do not. */
 static bool read_call(struct helper *h, int argc, char **argv, enum action *ret_action, int *ret_first)
 {
-	static const char *const names[] = { "was-enabled", "debian-installed", "update-state", "enable", "unmask" };
+	static const char *const names[] = { "was-enabled", "debian-installed", "update-state", "enable",
+		"unmask" };
 	int i = 1, action = 0;
 
 	for (; i < argc && argv[i][0] == '-'; i++) {
@@ -499,7 +511,8 @@ static bool read_call(struct helper *h, int argc, char **argv, enum action *ret_
 /* An environment in which the real program would do something else. */
 static bool environment_is_plain(void)
 {
-	static const char *const odd[] = { "DPKG_ROOT", "_DEB_SYSTEMD_HELPER_DEBUG", "_DEB_SYSTEMD_HELPER_PURGE" };
+	static const char *const odd[] = { "DPKG_ROOT", "_DEB_SYSTEMD_HELPER_DEBUG",
+		"_DEB_SYSTEMD_HELPER_PURGE" };
 	const char *package = getenv("DPKG_MAINTSCRIPT_PACKAGE");
 
 	for (size_t i = 0; i < ARRAY_SIZE(odd); i++) {
@@ -522,13 +535,16 @@ int unithelper_main(int argc, char **argv)
 	if (!environment_is_plain() || !read_call(&h, argc, argv, &action, &first) || !program_is_known())
 		hand_over(&h);
 	h.instance = h.user ? "user" : "system";
-	h.enabled_dir = h.user ? "/var/lib/systemd/deb-systemd-user-helper-enabled" : "/var/lib/systemd/deb-systemd-helper-enabled";
-	h.masked_dir = h.user ? "/var/lib/systemd/deb-systemd-user-helper-masked" : "/var/lib/systemd/deb-systemd-helper-masked";
+	h.enabled_dir = h.user ? "/var/lib/systemd/deb-systemd-user-helper-enabled"
+			       : "/var/lib/systemd/deb-systemd-helper-enabled";
+	h.masked_dir = h.user ? "/var/lib/systemd/deb-systemd-user-helper-masked"
+			      : "/var/lib/systemd/deb-systemd-helper-masked";
 	rc = action == WAS_ENABLED || action == DEBIAN_INSTALLED ? 1 : 0;
 	/* A call for several units is handed over before anything was changed, or not at all. */
 	if ((action == UPDATE_STATE || action == ENABLE) && argc - first > 1)
 		hand_over(&h);
-	if ((action == UPDATE_STATE || action == ENABLE) && (!find_unit(&h, argv[first], path) || !collect_links(&h, path, NULL, 0)))
+	if ((action == UPDATE_STATE || action == ENABLE) &&
+		(!find_unit(&h, argv[first], path) || !collect_links(&h, path, NULL, 0)))
 		hand_over(&h);
 	for (int i = first; i < argc; i++) {
 		if (act(&h, action, argv[i], &rc) < 0)

@@ -1,9 +1,10 @@
 /* Stands in for Debian's deb-systemd-helper while packages are configured.
  *
- * Maintainer scripts call that Perl program four times for each unit; under an emulated CPU each call costs a second, and that is most
- * of what configuring takes. The same changes to the same files are made here in milliseconds. Only for a text of the program that is
- * known and was compared with this one (tests/init/run, unit_helper), and only for calls without oddities: everything else is handed to the
- * image's own program, which is always right. SOURCE: deb-systemd-helper(1p) and its observed behaviour. */
+ * Maintainer scripts call that Perl program four times for each unit; under an emulated CPU each call costs a
+ * second, and that is most of what configuring takes. The same changes to the same files are made here in
+ * milliseconds. Only for a text of the program that is known and was compared with this one (tests/init/run,
+ * unit_helper), and only for calls without oddities: everything else is handed to the image's own program,
+ * which is always right. SOURCE: deb-systemd-helper(1p) and its observed behaviour. */
 #ifndef IMGBUILD_INIT_UNITHELPER_H
 #define IMGBUILD_INIT_UNITHELPER_H
 

@@ -12,7 +12,8 @@
 #define DATABASE_MAX_BYTES (8u << 20)
 #define SECONDS_PER_DAY 86400
 
-/* Find the line of `name` in a colon-separated database. Returns its start in text, or NULL. *ret_len is without the newline. */
+/* Find the line of `name` in a colon-separated database. Returns its start in text, or NULL. *ret_len is
+ * without the newline. */
 static char *find_line(char *text, const char *name, size_t *ret_len)
 {
 	size_t name_len = strlen(name);
@@ -92,7 +93,8 @@ int users_find_owner(const char *owner, struct user_ids *ret, struct fail *f)
 		return fail_set(f, "internal", "`%s` is no owner: user:group is wanted", owner);
 	memcpy(user, owner, (size_t)(colon - owner));
 	user[colon - owner] = '\0';
-	if (find_id("/etc/passwd", "user", user, &uid, f) < 0 || find_id("/etc/group", "group", colon + 1, &gid, f) < 0)
+	if (find_id("/etc/passwd", "user", user, &uid, f) < 0 ||
+		find_id("/etc/group", "group", colon + 1, &gid, f) < 0)
 		return -1;
 	*ret = (struct user_ids){ .uid = uid, .gid = gid };
 	return 0;
@@ -104,7 +106,8 @@ struct password_change {
 };
 
 /* Write text with field 1 of the line at `line` replaced. */
-static int replace_hash(const char *path, const char *text, const char *line, size_t line_len, const char *hash, struct fail *f)
+static int replace_hash(const char *path, const char *text, const char *line, size_t line_len,
+	const char *hash, struct fail *f)
 {
 	const char *start = memchr(line, ':', line_len), *end;
 	struct stat st;
@@ -125,8 +128,11 @@ static int replace_hash(const char *path, const char *text, const char *line, si
 static int set_password_in_bare(struct step_context *s, void *opaque, struct fail *f)
 {
 	const struct password_change *p = opaque;
-	/* '*' matches no password but, unlike '!', does not lock the account: keys still open it (shadow(5), sshd(8)). */
-	const char *hash = strcmp(p->password, "locked") == 0 ? "*" : strcmp(p->password, "empty") == 0 ? "" : p->password;
+	/* '*' matches no password but, unlike '!', does not lock the account: keys still open it (shadow(5),
+	 * sshd(8)). */
+	const char *hash = strcmp(p->password, "locked") == 0  ? "*"
+			   : strcmp(p->password, "empty") == 0 ? ""
+							       : p->password;
 	char *passwd = NULL, *shadow = NULL, *line, *longer = NULL;
 	struct stat st;
 	size_t len, file_len;
@@ -147,10 +153,12 @@ static int set_password_in_bare(struct step_context *s, void *opaque, struct fai
 	} else if ((line = find_line(shadow, p->user, &len))) {
 		r = replace_hash("/etc/shadow", shadow, line, len, hash, f);
 	} else if (asprintf(&longer, "%s%s%s:%s:%lld:0:99999:7:::\n", shadow,
-			   file_len > 0 && shadow[file_len - 1] != '\n' ? "\n" : "", p->user, hash, (long long)p->days) < 0) {
+			   file_len > 0 && shadow[file_len - 1] != '\n' ? "\n" : "", p->user, hash,
+			   (long long)p->days) < 0) {
 		r = fail_set(f, "internal", "no memory for /etc/shadow");
 	} else {
-		r = files_replace("/etc/shadow", st.st_mode & 07777, st.st_uid, st.st_gid, -1, longer, strlen(longer), f);
+		r = files_replace("/etc/shadow", st.st_mode & 07777, st.st_uid, st.st_gid, -1, longer,
+			strlen(longer), f);
 		free(longer);
 	}
 	free(passwd);
@@ -160,7 +168,8 @@ static int set_password_in_bare(struct step_context *s, void *opaque, struct fai
 
 int users_set_password(struct step_context *s, const char *user, const char *password, struct fail *f)
 {
-	struct password_change p = { user, password, s->clock_seconds >= 0 ? s->clock_seconds / SECONDS_PER_DAY : 0 };
+	struct password_change p = { user, password,
+		s->clock_seconds >= 0 ? s->clock_seconds / SECONDS_PER_DAY : 0 };
 
 	return command_in_bare(s, set_password_in_bare, &p, f);
 }
@@ -179,9 +188,11 @@ static int put_keys_in_bare(struct step_context *s, void *opaque, struct fail *f
 	int src_fd;
 
 	f->exit = 1;
-	if (read_alloc_at(AT_FDCWD, "/etc/passwd", DATABASE_MAX_BYTES, &passwd, &len) < 0 || !(line = find_line(passwd, k->user, &len)))
+	if (read_alloc_at(AT_FDCWD, "/etc/passwd", DATABASE_MAX_BYTES, &passwd, &len) < 0 ||
+		!(line = find_line(passwd, k->user, &len)))
 		return fail_set(f, "exit", "the image has no user `%s` in /etc/passwd", k->user);
-	if (!copy_field(line, len, 2, uid_text, sizeof(uid_text)) || !copy_field(line, len, 3, gid_text, sizeof(gid_text)) ||
+	if (!copy_field(line, len, 2, uid_text, sizeof(uid_text)) ||
+		!copy_field(line, len, 3, gid_text, sizeof(gid_text)) ||
 		!copy_field(line, len, 5, home, sizeof(home)) || home[0] != '/')
 		return fail_set(f, "exit", "the user `%s` of the image has no home folder", k->user);
 	free(passwd);
@@ -193,7 +204,8 @@ static int put_keys_in_bare(struct step_context *s, void *opaque, struct fail *f
 		return fail_set(f, "exit", "cannot make the home folder `%s`: %s", home, strerror(errno));
 	(void)snprintf(path, sizeof(path), "%s/.ssh", home);
 	if ((mkdir(path, 0700) < 0 && errno != EEXIST) || chown(path, uid, gid) < 0 || chmod(path, 0700) < 0)
-		return fail_set(f, errno == ENOSPC ? "enospc" : "exit", "cannot make the folder `%s`: %s", path, strerror(errno));
+		return fail_set(f, errno == ENOSPC ? "enospc" : "exit", "cannot make the folder `%s`: %s",
+			path, strerror(errno));
 	(void)snprintf(path, sizeof(path), "%s/.ssh/authorized_keys", home);
 	src_fd = k->src[0] == '/' ? openat(s->view.initrd_fd, k->src + 1, O_RDONLY | O_CLOEXEC) : -1;
 	if (src_fd < 0)

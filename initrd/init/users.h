@@ -1,4 +1,5 @@
-/* The image's users: passwd, group and shadow read and changed as text. Host name services do not exist in this static program. */
+/* The image's users: passwd, group and shadow read and changed as text. Host name services do not exist in
+ * this static program. */
 #ifndef IMGBUILD_INIT_USERS_H
 #define IMGBUILD_INIT_USERS_H
 

@@ -30,7 +30,8 @@ int fail_from_status(struct fail *f, int status, const char *what)
 		return -1;
 	if (WIFSIGNALED(status)) {
 		f->signal = WTERMSIG(status);
-		return fail_set(f, "signal", "%s was ended by signal %d (%s)", what, f->signal, strsignal(f->signal));
+		return fail_set(
+			f, "signal", "%s was ended by signal %d (%s)", what, f->signal, strsignal(f->signal));
 	}
 	f->exit = WEXITSTATUS(status);
 	return fail_set(f, "exit", "%s ended with status %d", what, f->exit);
@@ -157,7 +158,8 @@ int read_alloc_at(int dirfd, const char *path, size_t max, char **ret, size_t *r
 	else if (!(data = malloc((size_t)st.st_size + 1)))
 		r = -ENOMEM;
 	size_t len = 0;
-	while (r == 0 && len < (size_t)st.st_size && (n = read(fd, data + len, (size_t)st.st_size - len)) != 0) {
+	while (r == 0 && len < (size_t)st.st_size &&
+		(n = read(fd, data + len, (size_t)st.st_size - len)) != 0) {
 		if (n < 0 && errno != EINTR)
 			r = -errno;
 		else if (n > 0)

@@ -1,5 +1,5 @@
-/* What the guest's program shares: the description of a failure, bounded text, whole writes. No allocation that is not
- * checked, no state. */
+/* What the guest's program shares: the description of a failure, bounded text, whole writes. No allocation
+ * that is not checked, no state. */
 #ifndef IMGBUILD_INIT_UTIL_H
 #define IMGBUILD_INIT_UTIL_H
 
@@ -14,7 +14,8 @@
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-/* Why something failed, as the verdict says it. Fixed size: it crosses the socket from a step to init as it is. */
+/* Why something failed, as the verdict says it. Fixed size: it crosses the socket from a step to init as it
+ * is. */
 struct fail {
 	char reason[16]; /* one of protocol.h's REASON; "" while nothing failed */
 	int exit;
@@ -46,11 +47,12 @@ void say(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* Write all of it, waiting where the descriptor would block. Returns 0 or -errno. */
 int write_all(int fd, const void *bytes, size_t len);
 
-/* Read a small file of the kernel's or the image's into buf as a string. Returns its length or -errno; -E2BIG when it does
- * not fit. */
+/* Read a small file of the kernel's or the image's into buf as a string. Returns its length or -errno; -E2BIG
+ * when it does not fit. */
 ssize_t read_text_at(int dirfd, const char *path, char *buf, size_t size);
 
-/* Read a whole regular file, at most max bytes, into memory that the caller frees, NUL-terminated. Returns 0 or -errno. */
+/* Read a whole regular file, at most max bytes, into memory that the caller frees, NUL-terminated. Returns 0
+ * or -errno. */
 int read_alloc_at(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
 
 /* The monotonic clock. */

@@ -56,14 +56,16 @@ static int make_policy(struct scaffold *s, struct fail *f)
 	fd = openat(folder_fd, POLICY_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0755);
 	if (fd >= 0) {
 		s->made_policy = true;
-		if (fstat(fd, &st) < 0 || fchmod(fd, 0755) < 0 || write_all(fd, POLICY_TEXT, strlen(POLICY_TEXT)) < 0)
-			r = fail_set(f, errno == ENOSPC ? "enospc" : "mount", "cannot write the image's /usr/sbin/" POLICY_NAME);
+		if (fstat(fd, &st) < 0 || fchmod(fd, 0755) < 0 ||
+			write_all(fd, POLICY_TEXT, strlen(POLICY_TEXT)) < 0)
+			r = fail_set(f, errno == ENOSPC ? "enospc" : "mount",
+				"cannot write the image's /usr/sbin/" POLICY_NAME);
 		else
 			s->policy_inode = st.st_ino;
 		(void)close(fd);
 	} else if (errno != EEXIST) {
-		r = fail_set(f, errno == ENOSPC ? "enospc" : "mount", "cannot make the image's /usr/sbin/" POLICY_NAME ": %s",
-			strerror(errno));
+		r = fail_set(f, errno == ENOSPC ? "enospc" : "mount",
+			"cannot make the image's /usr/sbin/" POLICY_NAME ": %s", strerror(errno));
 	}
 	(void)close(folder_fd);
 	return r;
@@ -76,15 +78,17 @@ static int make_inputs(struct scaffold *s, struct fail *f)
 	int fd;
 
 	s->made_imgbuild = mkdir(TARGET_PATH "/imgbuild", 0755) == 0;
-	fd = s->made_imgbuild || errno == EEXIST ? open_target_folder((const char *const[]){ "imgbuild", NULL }) : -1;
+	fd = s->made_imgbuild || errno == EEXIST
+		     ? open_target_folder((const char *const[]){ "imgbuild", NULL })
+		     : -1;
 	if (fd >= 0) {
 		s->made_inputs = mkdirat(fd, "inputs", 0755) == 0;
 		(void)close(fd);
 		fd = open_target_folder(parts);
 	}
 	if (fd < 0)
-		return fail_set(f, errno == ENOSPC ? "enospc" : "mount", "cannot make the mount point " INPUTS_PATH " in the image: %s",
-			strerror(errno));
+		return fail_set(f, errno == ENOSPC ? "enospc" : "mount",
+			"cannot make the mount point " INPUTS_PATH " in the image: %s", strerror(errno));
 	(void)close(fd);
 	return 0;
 }
@@ -101,7 +105,8 @@ void scaffold_remove(const struct scaffold *s)
 	struct stat st;
 	int fd;
 
-	/* Only what is still ours: a package may have brought a policy-rc.d of its own, a script may have used the folder. */
+	/* Only what is still ours: a package may have brought a policy-rc.d of its own, a script may have
+	 * used the folder. */
 	if (s->made_policy && (fd = open_policy_folder()) >= 0) {
 		if (fstatat(fd, POLICY_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == s->policy_inode)
 			(void)unlinkat(fd, POLICY_NAME, 0);
@@ -115,13 +120,14 @@ void scaffold_remove(const struct scaffold *s)
 		(void)rmdir(TARGET_PATH "/imgbuild");
 }
 
-static int try_mount(const char *source, const char *where, const char *type, unsigned long flags, const char *data,
-	struct fail *f)
+static int try_mount(const char *source, const char *where, const char *type, unsigned long flags,
+	const char *data, struct fail *f)
 {
 	struct stat st;
 
 	if (lstat(where, &st) < 0 || !S_ISDIR(st.st_mode))
-		return fail_set(f, "mount", "the image has no folder %s to mount a step's own over", where + strlen(TARGET_PATH));
+		return fail_set(f, "mount", "the image has no folder %s to mount a step's own over",
+			where + strlen(TARGET_PATH));
 	if (mount(source, where, type, flags, data) < 0)
 		return fail_set(f, "mount", "cannot mount %s at the image's %s: %s", type ? type : source,
 			where + strlen(TARGET_PATH), strerror(errno));
@@ -133,22 +139,31 @@ static int bind_read_only(const char *source, const char *where, struct fail *f)
 {
 	if (mount(source, where, NULL, MS_BIND, NULL) < 0 ||
 		mount(NULL, where, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID, NULL) < 0)
-		return fail_set(f, "mount", "cannot show %s read-only at %s: %s", source, where, strerror(errno));
+		return fail_set(
+			f, "mount", "cannot show %s read-only at %s: %s", source, where, strerror(errno));
 	return 0;
 }
 
-/* Fill the small /dev: what POSIX programs and maintainer scripts expect, and nothing that reaches the machine. */
+/* Fill the small /dev: what POSIX programs and maintainer scripts expect, and nothing that reaches the
+ * machine. */
 static int fill_dev(struct fail *f)
 {
 	static const struct {
 		const char *name;
 		unsigned major, minor;
 	} nodes[] = {
-		{ "null", 1, 3 }, { "zero", 1, 5 }, { "full", 1, 7 }, { "random", 1, 8 }, { "urandom", 1, 9 }, { "tty", 5, 0 },
+		{ "null", 1, 3 },
+		{ "zero", 1, 5 },
+		{ "full", 1, 7 },
+		{ "random", 1, 8 },
+		{ "urandom", 1, 9 },
+		{ "tty", 5, 0 },
 	}; /* SOURCE: linux Documentation/admin-guide/devices.txt */
 	static const char *const links[][2] = {
-		{ "/proc/self/fd", TARGET_PATH "/dev/fd" }, { "/proc/self/fd/0", TARGET_PATH "/dev/stdin" },
-		{ "/proc/self/fd/1", TARGET_PATH "/dev/stdout" }, { "/proc/self/fd/2", TARGET_PATH "/dev/stderr" },
+		{ "/proc/self/fd", TARGET_PATH "/dev/fd" },
+		{ "/proc/self/fd/0", TARGET_PATH "/dev/stdin" },
+		{ "/proc/self/fd/1", TARGET_PATH "/dev/stdout" },
+		{ "/proc/self/fd/2", TARGET_PATH "/dev/stderr" },
 		{ "pts/ptmx", TARGET_PATH "/dev/ptmx" },
 	};
 
@@ -156,8 +171,10 @@ static int fill_dev(struct fail *f)
 		char path[64];
 
 		(void)snprintf(path, sizeof(path), TARGET_PATH "/dev/%s", nodes[i].name);
-		if (mknod(path, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0 || chmod(path, 0666) < 0)
-			return fail_set(f, "mount", "cannot make the step's /dev/%s: %s", nodes[i].name, strerror(errno));
+		if (mknod(path, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0 ||
+			chmod(path, 0666) < 0)
+			return fail_set(f, "mount", "cannot make the step's /dev/%s: %s", nodes[i].name,
+				strerror(errno));
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		(void)symlink(links[i][0], links[i][1]);
@@ -165,11 +182,13 @@ static int fill_dev(struct fail *f)
 	(void)mkdir(TARGET_PATH "/dev/shm", 01777);
 	(void)chmod(TARGET_PATH "/dev/shm", 01777);
 	/* A kernel without devpts still runs everything that wants no terminal. */
-	(void)mount("devpts", TARGET_PATH "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,mode=0620,ptmxmode=0666,gid=5");
+	(void)mount("devpts", TARGET_PATH "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		"newinstance,mode=0620,ptmxmode=0666,gid=5");
 	return 0;
 }
 
-/* /proc as it is lets root reboot, load programs into the kernel's hands and change it; a container's /proc does not. */
+/* /proc as it is lets root reboot, load programs into the kernel's hands and change it; a container's /proc
+ * does not. */
 static int guard_proc(struct fail *f)
 {
 	static const char *const read_only[] = { "sys", "sysrq-trigger", "irq", "bus", "fs" };
@@ -186,17 +205,19 @@ static int guard_proc(struct fail *f)
 	return 0;
 }
 
-/* Programs that stand first in PATH. What they replace would start services or rebuild initramfs images, which belong to the
- * machine that is to run the image, not to the one that builds it. */
+/* Programs that stand first in PATH. What they replace would start services or rebuild initramfs images,
+ * which belong to the machine that is to run the image, not to the one that builds it. */
 static int write_stubs(struct fail *f)
 {
 	static const struct {
 		const char *name, *text;
 	} stubs[] = {
-		{ "update-initramfs", "#!/bin/sh\necho 'imgbuild: initramfs images are not rebuilt here'\nexit 0\n" },
+		{ "update-initramfs",
+			"#!/bin/sh\necho 'imgbuild: initramfs images are not rebuilt here'\nexit 0\n" },
 		{ "invoke-rc.d", "#!/bin/sh\nexit 0\n" },
 		{ "deb-systemd-invoke", "#!/bin/sh\nexit 0\n" },
-		{ "start-stop-daemon", "#!/bin/sh\nfor a; do case $a in -T|--status) exit 3;; esac; done\nexit 0\n" },
+		{ "start-stop-daemon",
+			"#!/bin/sh\nfor a; do case $a in -T|--status) exit 3;; esac; done\nexit 0\n" },
 		{ "service", "#!/bin/sh\ncase $2 in status) exit 3;; esac\nexit 0\n" },
 		{ "runlevel", "#!/bin/sh\necho 'N 2'\n" },
 		{ "initctl", "#!/bin/sh\ncase $1 in version) exit 1;; esac\nexit 0\n" },
@@ -209,7 +230,8 @@ static int write_stubs(struct fail *f)
 		(void)snprintf(path, sizeof(path), TARGET_PATH STUBS_PATH "/%s", stubs[i].name);
 		fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
 		if (fd < 0 || fchmod(fd, 0755) < 0 || write_all(fd, stubs[i].text, strlen(stubs[i].text)) < 0)
-			return fail_set(f, "mount", "cannot write the step's %s/%s: %s", STUBS_PATH, stubs[i].name, strerror(errno));
+			return fail_set(f, "mount", "cannot write the step's %s/%s: %s", STUBS_PATH,
+				stubs[i].name, strerror(errno));
 		(void)close(fd);
 	}
 	return 0;
@@ -237,7 +259,8 @@ static bool target_has_dpkg(void)
 	return stat(TARGET_PATH "/var/lib/dpkg", &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Show the payload at /run/imgbuild/initrd, its inputs covered, and the inputs where the setup script expects them. */
+/* Show the payload at /run/imgbuild/initrd, its inputs covered, and the inputs where the setup script expects
+ * them. */
 static int show_payload(bool with_inputs, struct fail *f)
 {
 	(void)mkdir(TARGET_PATH "/run/lock", 01777);
@@ -247,8 +270,8 @@ static int show_payload(bool with_inputs, struct fail *f)
 	(void)mkdir(TARGET_PATH PAYLOAD_PATH, 0755);
 	if (bind_read_only("/imgbuild", TARGET_PATH PAYLOAD_PATH, f) < 0)
 		return -1;
-	if (access(INPUTS_PATH, F_OK) == 0 &&
-		mount("tmpfs", TARGET_PATH PAYLOAD_PATH "/inputs", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=0755") < 0)
+	if (access(INPUTS_PATH, F_OK) == 0 && mount("tmpfs", TARGET_PATH PAYLOAD_PATH "/inputs", "tmpfs",
+						      MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=0755") < 0)
 		return fail_set(f, "mount", "cannot cover the inputs: %s", strerror(errno));
 	if (with_inputs && bind_read_only(INPUTS_PATH, TARGET_PATH INPUTS_PATH, f) < 0)
 		return -1;
@@ -271,7 +294,8 @@ static int drop_capabilities(struct fail *f)
 		struct __user_cap_data_struct *word = &data[dropped[i] / 32];
 
 		if (prctl(PR_CAPBSET_DROP, dropped[i], 0, 0, 0) < 0)
-			return fail_set(f, "internal", "cannot drop capability %u: %s", dropped[i], strerror(errno));
+			return fail_set(
+				f, "internal", "cannot drop capability %u: %s", dropped[i], strerror(errno));
 		word->effective &= keep;
 		word->permitted &= keep;
 		word->inheritable &= keep;
@@ -294,19 +318,21 @@ int view_enter(bool with_inputs, struct view *ret, struct fail *f)
 		return fail_set(f, "mount", "cannot open the second view of the image: %s", strerror(errno));
 	if (try_mount("proc", TARGET_PATH "/proc", "proc", quiet | MS_NOEXEC, "", f) < 0 ||
 		try_mount("sysfs", TARGET_PATH "/sys", "sysfs", quiet | MS_NOEXEC | MS_RDONLY, "", f) < 0 ||
-		try_mount("tmpfs", TARGET_PATH "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k", f) < 0 ||
+		try_mount("tmpfs", TARGET_PATH "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k",
+			f) < 0 ||
 		try_mount("tmpfs", TARGET_PATH "/run", "tmpfs", quiet, "mode=0755", f) < 0 ||
 		try_mount("tmpfs", TARGET_PATH "/tmp", "tmpfs", quiet, "mode=1777", f) < 0)
 		return -1;
 	if (fill_dev(f) < 0 || guard_proc(f) < 0 || show_payload(with_inputs, f) < 0)
 		return -1;
 
-	/* The machine's own views go, in this namespace only; then the image becomes the root. pivot_root cannot leave the
-	 * initrd's root, moving over it can. */
+	/* The machine's own views go, in this namespace only; then the image becomes the root. pivot_root
+	 * cannot leave the initrd's root, moving over it can. */
 	(void)umount2("/dev", MNT_DETACH);
 	(void)umount2("/sys", MNT_DETACH);
 	(void)umount2("/proc", MNT_DETACH);
-	if (chdir(TARGET_PATH) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+	if (chdir(TARGET_PATH) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+		chdir("/") < 0)
 		return fail_set(f, "mount", "cannot make the image the root: %s", strerror(errno));
 	return drop_capabilities(f);
 }

@@ -1,8 +1,10 @@
-/* What a step sees of the world: the image as its root, a small /dev, fresh /proc, read-only /sys, /run and /tmp in memory, the
- * payload of the initrd read-only at /run/imgbuild/initrd, and in the setup step the inputs at /imgbuild/inputs.
+/* What a step sees of the world: the image as its root, a small /dev, fresh /proc, read-only /sys, /run and
+ * /tmp in memory, the payload of the initrd read-only at /run/imgbuild/initrd, and in the setup step the
+ * inputs at /imgbuild/inputs.
  *
- * scaffold_* runs in init, around the step, and changes the image: mount points and a policy-rc.d that keeps services from
- * starting are made and taken away again. view_* runs in the step's first process, in its own mount namespace. */
+ * scaffold_* runs in init, around the step, and changes the image: mount points and a policy-rc.d that keeps
+ * services from starting are made and taken away again. view_* runs in the step's first process, in its own
+ * mount namespace. */
 #ifndef IMGBUILD_INIT_VIEW_H
 #define IMGBUILD_INIT_VIEW_H
 
@@ -29,8 +31,8 @@ struct view {
 	int initrd_fd; /* the root of the initrd, writable */
 };
 
-/* Enter the view: mount, change root, and give up the capabilities that a step must not have. The caller is in a mount
- * namespace of its own. */
+/* Enter the view: mount, change root, and give up the capabilities that a step must not have. The caller is
+ * in a mount namespace of its own. */
 int view_enter(bool with_inputs, struct view *ret, struct fail *f);
 
 #endif

@@ -2,7 +2,8 @@
  *
  *     mkinitrd ARCH OUT        fields are separated by tabs:
  *       module NAME FILE | deb FILE | payload LABEL MODE FILE | tree LABEL FOLDER | input NAME PATH | entry
- *       VERB FIELD…            a verb of the job; a field "@LABEL" becomes the path of that payload, tree or deb
+ *       VERB FIELD…            a verb of the job; a field "@LABEL" becomes the path of that payload, tree or
+ * deb
  *
  * Prints the size of the archive and of its contents. Exit 1 with a message on any failure. */
 #include "initrd/initrd.h"
@@ -73,7 +74,9 @@ static int do_line(struct state *s, char **fields, size_t n, struct err *e)
 		fd = open_or_fail(fields[3], e);
 		(void)snprintf(label->name, sizeof(label->name), "%s", fields[1]);
 		s->n_labels++;
-		return fd < 0 ? fd : initrd_add_fd(s->rd, fields[1], (mode_t)strtoul(fields[2], NULL, 8), fd, label->path, e);
+		return fd < 0 ? fd
+			      : initrd_add_fd(s->rd, fields[1], (mode_t)strtoul(fields[2], NULL, 8), fd,
+					label->path, e);
 	}
 	if (strcmp(what, "tree") == 0 && n == 3 && fields[1][0] != '/') {
 		fd = open_or_fail(fields[2], e);
@@ -118,7 +121,8 @@ static int compose(const char *arch_text, const char *out, struct err *e)
 	initrd_free(s.rd);
 	job_release(&s.job);
 	if (r == 0)
-		printf("%llu %llu\n", (unsigned long long)size.archive_bytes, (unsigned long long)size.content_bytes);
+		printf("%llu %llu\n", (unsigned long long)size.archive_bytes,
+			(unsigned long long)size.content_bytes);
 	return r;
 }
 

@@ -113,7 +113,8 @@ static void test_listing(void **state)
 		"-rw-r--r--   1 0        0         3145727 Jan  1  1970 big",
 		"-rw-r--r--   1 0        0          700000 Jan  1  1970 half",
 		"lrwxrwxrwx   1 0        0               7 Jan  1  1970 lib -> usr/lib",
-		"drwxr-xr-x   1 0        0               0 Jan  1  1970 tree\n", /* the top's own mode is in no digest */
+		"drwxr-xr-x   1 0        0               0 Jan  1  1970 tree\n", /* the top's own mode is in
+										    no digest */
 		"-rw-r-----   1 0        0               1 Jan  1  1970 tree/a\n",
 		"-rw-r-----   1 0        0               1 Jan  1  1970 tree/hardlink",
 		"drwx------   1 0        0               0 Jan  1  1970 tree/sub",
@@ -143,7 +144,8 @@ static void test_listing(void **state)
 
 static void test_contents(void **state)
 {
-	static const char *const argv[] = { "cpio", "-i", "--quiet", "--to-stdout", "half", "small", "tree/sub/c", NULL };
+	static const char *const argv[] = { "cpio", "-i", "--quiet", "--to-stdout", "half", "small",
+		"tree/sub/c", NULL };
 	char *path = NULL;
 	int tree_fd = make_tree(&path, false), fd = temporary_file();
 	struct buf out = BUF_INIT(1 << 20);
@@ -161,7 +163,8 @@ static void test_contents(void **state)
 static void test_same_bytes(void **state)
 {
 	char *path_a = NULL, *path_b = NULL;
-	int tree_a = make_tree(&path_a, false), tree_b = make_tree(&path_b, true), a = temporary_file(), b = temporary_file();
+	int tree_a = make_tree(&path_a, false), tree_b = make_tree(&path_b, true), a = temporary_file(),
+	    b = temporary_file();
 	struct digest digest_a, digest_b;
 	struct err e = ERR_INIT;
 
@@ -179,7 +182,8 @@ static void test_same_bytes(void **state)
 
 static void test_bad_names(void **state)
 {
-	static const char *const names[] = { "", "/", "relative", "/a//b", "/a/", "/a/./b", "/a/../b", "/..", "//a" };
+	static const char *const names[] = { "", "/", "relative", "/a//b", "/a/", "/a/./b", "/a/../b", "/..",
+		"//a" };
 	char long_name[CPIO_NAME_MAX_BYTES + 2];
 	struct err e = ERR_INIT;
 	struct cpio *c = NULL;
@@ -283,9 +287,14 @@ static void test_output_error(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_listing),		   cmocka_unit_test(test_contents),  cmocka_unit_test(test_same_bytes),
-		cmocka_unit_test(test_bad_names),	   cmocka_unit_test(test_four_gib),  cmocka_unit_test(test_many_names),
-		cmocka_unit_test(test_no_devices_or_pipes), cmocka_unit_test(test_output_error),
+		cmocka_unit_test(test_listing),
+		cmocka_unit_test(test_contents),
+		cmocka_unit_test(test_same_bytes),
+		cmocka_unit_test(test_bad_names),
+		cmocka_unit_test(test_four_gib),
+		cmocka_unit_test(test_many_names),
+		cmocka_unit_test(test_no_devices_or_pipes),
+		cmocka_unit_test(test_output_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,10 +66,11 @@ static void test_composition(void **state)
 	assert_int_equal(lseek(fd, 0, SEEK_END), size.archive_bytes);
 	initrd_free(rd);
 
-	judge((const char *const[]){ "cpio", "-i", "--quiet", "--to-stdout", "imgbuild/job", NULL }, fd, &out);
+	judge((const char *const[]){ "cpio", "-i", "--quiet", "--to-stdout", "imgbuild/job", NULL }, fd,
+		&out);
 	assert_string_equal(buf_str(&out), JOB_MAGIC "\nmodule virtio /imgbuild/modules/000-virtio.ko\n"
-						    "module virtio_blk /imgbuild/modules/001-virtio_blk.ko\n"
-						    "dpkg-unpack /imgbuild/debs/a_1%253a2_all.deb\n");
+						     "module virtio_blk /imgbuild/modules/001-virtio_blk.ko\n"
+						     "dpkg-unpack /imgbuild/debs/a_1%253a2_all.deb\n");
 	buf_reset(&out);
 	judge((const char *const[]){ "cpio", "-itv", "--quiet", "--numeric-uid-gid", NULL }, fd, &out);
 	assert_non_null(strstr(buf_str(&out), "-rwxr-xr-x   1 0        0"));
@@ -92,9 +93,11 @@ static void test_entry(void **state)
 
 	(void)state;
 	assert_int_equal(initrd_write_entry(fd, ARCH_AMD64, modules, 2, &e), 0);
-	judge((const char *const[]){ "cpio", "-i", "--quiet", "--to-stdout", "imgbuild/job", NULL }, fd, &out);
-	assert_string_equal(buf_str(&out), JOB_MAGIC "\nmodule virtio /imgbuild/modules/000-virtio.ko\n"
-						    "module virtio_blk /imgbuild/modules/001-virtio_blk.ko\nboot\n");
+	judge((const char *const[]){ "cpio", "-i", "--quiet", "--to-stdout", "imgbuild/job", NULL }, fd,
+		&out);
+	assert_string_equal(buf_str(&out),
+		JOB_MAGIC "\nmodule virtio /imgbuild/modules/000-virtio.ko\n"
+			  "module virtio_blk /imgbuild/modules/001-virtio_blk.ko\nboot\n");
 	buf_release(&out);
 	close(fd);
 }
