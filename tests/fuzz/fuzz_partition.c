@@ -65,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 	if (disk_find_root(&l, NULL, &index, &e) == 0 && index >= l.n)
 		abort();
-	(void)disk_find_boot(&l, l.n, &index);
+	if (disk_find_boot(&l, l.n, &index) == 0 && index >= l.n)
+		abort();
 	return 0;
 }
