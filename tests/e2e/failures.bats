@@ -137,7 +137,7 @@ exit 9
 
 @test "a guest that hangs is ended after the stall time: exit 4" {
 	alpine_plan "$plan" <<<'[provision]
-stall_timeout = "8s"
+stall_timeout = "5s"
 [setup]
 script = "sleep 100000"'
 	SECONDS=0
@@ -145,7 +145,9 @@ script = "sleep 100000"'
 	expect_status 4
 	expect_stderr 'stall|silen|nothing|hung|progress'
 	expect_no_entry
-	[ "$SECONDS" -lt 90 ]
+	# Three times that under TCG; ten times more where the guest seems busy, which one does whose timer could not be
+	# calibrated because this machine has other work.
+	[ "$SECONDS" -lt 180 ]
 }
 
 @test "a script that leaves a daemon behind passes, and the filesystem is clean" {
@@ -160,7 +162,9 @@ echo done >/etc/done
 	expect_status 0
 	expect_entry "$stdout"
 	expect_equal "$(image_cat "$stdout" /etc/done)" 'done'
-	[ "$SECONDS" -lt 90 ]
+	# Three times that under TCG; ten times more where the guest seems busy, which one does whose timer could not be
+	# calibrated because this machine has other work.
+	[ "$SECONDS" -lt 180 ]
 }
 
 @test "what is no kernel is refused before anything boots" {
