@@ -126,10 +126,27 @@ int err_wrap(struct err *e, const char *fmt, ...)
 	return e->code;
 }
 
+/* Codes that tell of the host's state, never of an input's. EIO, EACCES and EPERM can be either. */
+static bool is_host_in_trouble(int code)
+{
+	switch (-code) {
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+	case ENOMEM:
+	case EROFS:
+	case EMFILE:
+	case ENFILE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 int err_default_kind(struct err *e, enum err_kind kind)
 {
 	if (e->kind == ERR_KIND_UNSET)
-		e->kind = kind;
+		e->kind = is_host_in_trouble(e->code) ? ERR_KIND_HOST : kind;
 	return e->code;
 }
 
@@ -145,18 +162,7 @@ int err_exit_status(const struct err *e)
 {
 	if (e->kind != ERR_KIND_UNSET)
 		return (int)e->kind;
-	switch (-e->code) {
-	case ENOSPC:
-	case EDQUOT:
-	case ENOMEM:
-	case EIO:
-	case EROFS:
-	case EMFILE:
-	case ENFILE:
-	case EACCES:
-	case EPERM:
+	if (is_host_in_trouble(e->code) || e->code == -EIO || e->code == -EACCES || e->code == -EPERM)
 		return ERR_KIND_HOST;
-	default:
-		return ERR_KIND_DEFECT;
-	}
+	return ERR_KIND_DEFECT;
 }

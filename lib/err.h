@@ -73,14 +73,15 @@ int err_set_kind_at(struct err *e, enum err_kind kind, int code, const char *fil
 /* Put what was being done in front of the message ("reading x: <message>") and return the code. */
 int err_wrap(struct err *e, const char *fmt, ...) _printf_(2, 3);
 
-/* Say whose fault it is unless somebody closer to the cause already has. Returns e->code. */
+/* Say whose fault it is unless somebody closer to the cause already has. A host that is out of space, memory or descriptors (ENOSPC,
+ * EDQUOT, EFBIG, ENOMEM, EROFS, EMFILE, ENFILE) stays the host's fault, whatever was being done. Returns e->code. */
 int err_default_kind(struct err *e, enum err_kind kind);
 
 /* Forget the error, its kind included. */
 void err_clear(struct err *e);
 
-/* The exit status for the program. Errors without a kind: those of a host in trouble (ENOSPC, EDQUOT, ENOMEM, EIO,
- * EROFS, EMFILE, ENFILE, EACCES, EPERM) are 4, everything else 5. */
+/* The exit status for the program. Errors without a kind: those of a host in trouble (as above, and EIO, EACCES, EPERM) are 4, everything
+ * else 5. */
 int err_exit_status(const struct err *e);
 
 /* Copy at most dst_size-1 bytes of src (len bytes), control characters and invalid UTF-8 replaced by '?', so that the

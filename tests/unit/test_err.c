@@ -64,6 +64,26 @@ static void test_terminal_escapes_never_get_through(void **state)
 	assert_string_equal(err_sanitize(out, 3, "a\xc3\xbc", 3), "a");
 }
 
+/* A full disk is the host's, whatever was being done; only who says so at once can mean something else by such a code. */
+static void test_host_in_trouble(void **state)
+{
+	static const int codes[] = { ENOSPC, EDQUOT, EFBIG, ENOMEM, EROFS, EMFILE, ENFILE };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+		struct err e = ERR_INIT;
+
+		(void)err_set_errno(&e, -codes[i], "x");
+		assert_int_equal(err_exit_status(&e), ERR_KIND_HOST);
+		(void)err_default_kind(&e, ERR_KIND_INPUT);
+		assert_int_equal(err_exit_status(&e), ERR_KIND_HOST);
+		err_clear(&e);
+		(void)err_set_kind(&e, ERR_KIND_INPUT, -codes[i], "x");
+		(void)err_default_kind(&e, ERR_KIND_HOST);
+		assert_int_equal(err_exit_status(&e), ERR_KIND_INPUT);
+	}
+}
+
 static void test_exit_status(void **state)
 {
 	struct err e = ERR_INIT;
@@ -102,6 +122,7 @@ int main(void)
 		cmocka_unit_test(test_long_messages_are_cut),
 		cmocka_unit_test(test_terminal_escapes_never_get_through),
 		cmocka_unit_test(test_exit_status),
+		cmocka_unit_test(test_host_in_trouble),
 		cmocka_unit_test(test_nearest),
 	};
 
