@@ -172,6 +172,7 @@ static int repack_one(void *ctx, size_t i, struct err *e)
 	struct deb *deb = &((struct debs *)ctx)->items[i];
 	int r = deb_repack_uncompressed(deb->fd, deb->repacked_fd, NULL, e);
 
+	close_fdp(&deb->fd);
 	return r < 0 ? err_wrap(e, "unpacking package %s %s", deb->name, deb->version) : 0;
 }
 

@@ -12,8 +12,7 @@
 #include <time.h>
 
 enum {
-	CHILD_FD_MAX = 99,
-	PARKING_FD = 200 /* where the child keeps descriptors while it puts them into their places */
+	CHILD_FD_MAX = 99
 };
 
 uint64_t monotonic_ms(void)
@@ -67,13 +66,26 @@ static bool is_in_path(const char *program)
 	return false;
 }
 
+/* Where the child keeps descriptors while it puts them into their places: above all of them, and above the places. */
+static int parking_fd(const struct process_options *o, int null_fd, int status_fd)
+{
+	int highest = CHILD_FD_MAX;
+
+	highest = null_fd > highest ? null_fd : highest;
+	highest = status_fd > highest ? status_fd : highest;
+	highest = o->working_dirfd > highest ? o->working_dirfd : highest;
+	for (size_t i = 0; i < o->n_fds; i++)
+		highest = o->fds[i].fd > highest ? o->fds[i].fd : highest;
+	return highest + 1;
+}
+
 /* In the child, between fork and exec: only async-signal-safe calls, no allocation. Never returns. */
 _Noreturn static void child_exec(const struct process_options *o, const char *const *env, int null_fd, int status_fd,
 	pid_t parent)
 {
 	static const uint64_t default_action[8];
 	sigset_t none;
-	int failure;
+	int failure, parked = parking_fd(o, null_fd, status_fd);
 
 	/* By the system call, since libc hides the two signals it uses itself, which a caller may have left ignored. All
 	 * zero is SIG_DFL without flags; the kernel's struct is smaller than this on every architecture. */
@@ -86,25 +98,27 @@ _Noreturn static void child_exec(const struct process_options *o, const char *co
 		_exit(127);
 
 	/* Two passes, since one descriptor's new place may be another's old one. */
-	status_fd = fcntl(status_fd, F_DUPFD_CLOEXEC, PARKING_FD);
-	null_fd = fcntl(null_fd, F_DUPFD_CLOEXEC, PARKING_FD);
-	if (status_fd < 0 || null_fd < 0)
-		_exit(127);
+	if (dup3(status_fd, parked, O_CLOEXEC) < 0)
+		goto fail;
+	status_fd = parked++;
+	if (dup3(null_fd, parked, O_CLOEXEC) < 0)
+		goto fail;
+	null_fd = parked++;
 	if (o->working_dirfd >= 0 && fchdir(o->working_dirfd) < 0) /* before that descriptor is closed below */
 		goto fail;
 	for (size_t i = 0; i < o->n_fds; i++)
-		if (dup3(o->fds[i].fd, PARKING_FD + 100 + (int)i, O_CLOEXEC) < 0)
+		if (dup3(o->fds[i].fd, parked + (int)i, O_CLOEXEC) < 0)
 			goto fail;
 	for (int fd = 0; fd < 3; fd++)
 		if (dup2(null_fd, fd) < 0)
 			goto fail;
-	if (syscall(SYS_close_range, 3U, (unsigned)PARKING_FD - 1, 0U) < 0)
-		for (int fd = 3; fd < PARKING_FD; fd++)
+	if (syscall(SYS_close_range, 3U, (unsigned)status_fd - 1, 0U) < 0)
+		for (int fd = 3; fd < status_fd; fd++)
 			(void)close(fd);
 	for (size_t i = 0; i < o->n_fds; i++)
-		if (dup2(PARKING_FD + 100 + (int)i, o->fds[i].child_fd) < 0)
+		if (dup2(parked + (int)i, o->fds[i].child_fd) < 0)
 			goto fail;
-	(void)syscall(SYS_close_range, (unsigned)PARKING_FD, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */);
+	(void)syscall(SYS_close_range, (unsigned)status_fd, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */);
 	(void)execvpe(o->argv[0], (char *const *)o->argv, (char *const *)env);
 fail:
 	failure = errno;

@@ -10,7 +10,10 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+
+enum { OPEN_FILES_WANTED = 8192 };
 
 /* What every verb has at hand. */
 struct session {
@@ -207,6 +210,17 @@ static int run_verb(const struct options *o, struct terminal *t)
 	return cancel_signal() && r != 0 ? 128 + cancel_signal() : r;
 }
 
+/* Each package to be installed is two open files for a while; the usual soft limit would end at some four hundred. */
+static void raise_open_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < OPEN_FILES_WANTED && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max < OPEN_FILES_WANTED ? limit.rlim_max : OPEN_FILES_WANTED;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct terminal t;
@@ -217,6 +231,7 @@ int main(int argc, char **argv)
 	/* libarchive needs a UTF-8 locale for names that are not ASCII; nothing that is written depends on the user's. */
 	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	(void)umask(022);
+	raise_open_files();
 	terminal_init(&t, STDERR_FILENO, o.quiet, o.verbose, o.no_color);
 	if (r < 0) {
 		r = report_failure(&t, NULL, &e);

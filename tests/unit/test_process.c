@@ -97,6 +97,40 @@ static void test_descriptors_are_handed_over(void **state)
 	assert_string_equal(buf_str(&out), "/dev/zero\n/dev/null\nonly\n");
 }
 
+/* A builder of many packages has hundreds of descriptors open; those it hands over may have any number. */
+static void test_many_open_descriptors(void **state)
+{
+	const char *argv[] = { "/bin/sh", "-c", "cat <&4; cat <&5; cat <&6; ls /proc/self/fd | wc -l", NULL };
+	struct process_fd fds[3];
+	struct process_options o = { .argv = argv, .fds = fds, .n_fds = 3, .working_dirfd = -1 };
+	_cleanup_buf_ struct buf out = BUF_INIT(1000);
+	int opened[420], status;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(opened); i++) {
+		opened[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		assert_true(opened[i] >= 0);
+	}
+	/* Each lies where another is put on its way. */
+	for (int i = 0; i < 3; i++) {
+		char text[2] = { (char)('c' - i), '\0' };
+		int pair[2];
+
+		assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+		assert_int_equal(write(pair[1], text, 1), 1);
+		assert_int_equal(close(pair[1]), 0);
+		fds[i] = (struct process_fd){ 302 - i, 4 + i };
+		assert_int_equal(dup3(pair[0], 302 - i, O_CLOEXEC), 302 - i);
+		assert_int_equal(close(pair[0]), 0);
+	}
+	if (process_run(&o, &out, NULL, 10000, &status, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(buf_str(&out), "cba7\n");
+	for (size_t i = 0; i < ARRAY_SIZE(opened); i++)
+		(void)close(opened[i]);
+}
+
 static void test_release_kills(void **state)
 {
 	const char *argv[] = { "sleep", "60", NULL };
@@ -190,6 +224,7 @@ int main(void)
 		cmocka_unit_test(test_too_much_output_and_time),
 		cmocka_unit_test(test_clean_child),
 		cmocka_unit_test(test_descriptors_are_handed_over),
+		cmocka_unit_test(test_many_open_descriptors),
 		cmocka_unit_test(test_release_kills),
 		cmocka_unit_test(test_pool),
 		cmocka_unit_test(test_sparse_copy_and_trees),
