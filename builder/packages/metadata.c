@@ -359,6 +359,20 @@ static bool suite_is(const char *wanted, const char *found)
 	return strlen(found) == len && strncmp(wanted, found, len) == 0;
 }
 
+/* Debian's own archives and Ubuntu's, backports ("Debian Backports") too: one key signs several of them. */
+static bool is_of_a_distribution(const char *origin)
+{
+	static const char *const names[] = { "Debian", "Ubuntu" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		size_t len = strlen(names[i]);
+
+		if (strncasecmp(origin, names[i], len) == 0 && (origin[len] == '\0' || origin[len] == ' '))
+			return true;
+	}
+	return false;
+}
+
 /* Check that the release file is the one that was asked for: a mirror could hand out another suite's. */
 static int check_suite(const struct pkg_archive *a, struct progress *progress, struct err *e)
 {
@@ -368,7 +382,7 @@ static int check_suite(const struct pkg_archive *a, struct progress *progress, s
 	if (is_flat(a) || suite_is(a->source.suite, r->suite) || suite_is(a->source.suite, r->codename))
 		return 0;
 	describe(a, text, sizeof(text));
-	if (strcasecmp(r->origin, "Debian") == 0 || strcasecmp(r->origin, "Ubuntu") == 0)
+	if (is_of_a_distribution(r->origin))
 		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s: the release file there is of suite `%.64s`, codename `%.64s`",
 			text, r->suite, r->codename);
 	progress_note(progress, "%s calls itself suite `%.64s`, codename `%.64s`", text, r->suite, r->codename);

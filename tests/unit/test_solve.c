@@ -329,6 +329,8 @@ static void signatures_are_demanded(void **state)
 	expect_refused(w, "a", "", -ENOENT, ERR_KIND_INPUT, "has neither InRelease nor Release");
 	publish(w, "stable", P("a", "1", ""), DEBIAN "Suite: testing\nCodename: sid\n");
 	expect_refused(w, "a", "", -EBADMSG, ERR_KIND_INPUT, "is of suite `testing`, codename `sid`");
+	publish(w, "stable", P("a", "1", ""), "Origin: Debian Backports\nSuite: stable-backports\nCodename: bookworm-backports\n");
+	expect_refused(w, "a", "", -EBADMSG, ERR_KIND_INPUT, "is of suite `stable-backports`");
 	fixture_write(&w->f, "root/etc/apt/sources.list", "deb [signed-by=/none.gpg] http://repo.test/debian stable main\n");
 	expect_refused(w, "a", "", -EKEYREJECTED, ERR_KIND_INPUT, "`/none.gpg` of Signed-By is not in the base image");
 }
