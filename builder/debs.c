@@ -54,9 +54,6 @@ static int read_identity(struct deb *deb, struct err *e)
 	deb->arch = deb822_dup(deb822_get(stanza, "Architecture"));
 	if (!deb->name || !deb->version || !deb->arch)
 		return err_set(e, -ENOMEM, "out of memory");
-	/* They become a file name and dpkg's arguments. */
-	if (!deb->name[0] || !deb->version[0] || strchr(deb->name, '/') || strchr(deb->arch, '/'))
-		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "its control file has no proper Package and Version");
 	return 0;
 }
 
@@ -67,9 +64,9 @@ static int open_deb(struct deb *deb, const struct lock_package *promised, struct
 
 	buf_init(&deb->control, DEB_CONTROL_MAX_BYTES);
 	r = deb_read_control(deb->fd, &deb->control, e);
-	if (r == 0 && promised)
-		r = deb_check_control(buf_str(&deb->control), deb->control.len, promised->name, promised->version,
-			promised->arch, e);
+	if (r == 0)
+		r = deb_check_control(buf_str(&deb->control), deb->control.len, promised ? promised->name : NULL,
+			promised ? promised->version : NULL, promised ? promised->arch : NULL, e);
 	return r < 0 ? r : read_identity(deb, e);
 }
 

@@ -1,10 +1,12 @@
 #include "builder/packages/deb.h"
 #include "builder/packages/deb822.h"
+#include "builder/packages/relation.h"
 #include "lib/io.h"
 #include "lib/num.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -142,6 +144,7 @@ static int read_layout(int fd, struct layout *ret, struct err *e)
 struct member_stream {
 	int fd;
 	uint64_t offset, end;
+	bool limited; /* to what a control.tar may unpack to */
 	char *chunk;
 };
 
@@ -153,6 +156,11 @@ static la_ssize_t stream_read(struct archive *a, void *ctx, const void **ret)
 
 	if (n < 0) {
 		archive_set_error(a, (int)-n, "cannot read");
+		return -1;
+	}
+	/* In the midst of a member, too: one that is skipped may unpack to anything. */
+	if (s->limited && archive_filter_bytes(a, 0) > DEB_CONTROL_TAR_MAX_BYTES) {
+		archive_set_error(a, EFBIG, "it unpacks to more than %d bytes", DEB_CONTROL_TAR_MAX_BYTES);
 		return -1;
 	}
 	s->offset += (uint64_t)n;
@@ -183,7 +191,8 @@ static int archive_failed(struct archive *a, const struct member *m, struct err 
 static int reader_open(struct reader *r, int fd, const struct member *m, bool as_tar, struct err *e)
 {
 	*r = (struct reader){ .stream = { .fd = fd, .offset = m->at.start_bytes,
-		.end = m->at.start_bytes + m->at.size_bytes } };
+		.end = m->at.start_bytes + m->at.size_bytes,
+		.limited = as_tar } };
 	r->a = archive_read_new();
 	r->stream.chunk = malloc(COPY_BYTES);
 	if (!r->a || !r->stream.chunk)
@@ -254,6 +263,15 @@ int deb_read_control(int fd, struct buf *into, struct err *e)
 	}
 }
 
+/* Whether the text has 1 to max_bytes bytes, all of them letters, digits or of `more`. */
+static bool made_of(struct deb822_value v, const char *more, size_t max_bytes)
+{
+	for (size_t i = 0; i < v.len; i++)
+		if (!isalnum((unsigned char)v.s[i]) && (v.s[i] == '\0' || !strchr(more, v.s[i])))
+			return false;
+	return v.len > 0 && v.len <= max_bytes;
+}
+
 int deb_check_control(const char *control, size_t len, const char *name, const char *version, const char *arch,
 	struct err *e)
 {
@@ -262,6 +280,7 @@ int deb_check_control(const char *control, size_t len, const char *name, const c
 	} checks[] = { { "Package", name }, { "Version", version }, { "Architecture", arch } };
 	struct deb822_reader reader;
 	struct deb822_stanza stanza;
+	struct deb822_value value;
 	int r;
 
 	deb822_reader_init(&reader, control, len, "control");
@@ -270,6 +289,11 @@ int deb_check_control(const char *control, size_t len, const char *name, const c
 		return r;
 	if (r == 0)
 		return bad(e, "its control file is empty");
+	/* They become the name of a file and arguments of dpkg. */
+	value = deb822_get(&stanza, "Package");
+	if (!value.s || !deb_package_name_valid(value.s, value.len) || !made_of(deb822_get(&stanza, "Version"), ".+-:~", 256) ||
+		!made_of(deb822_get(&stanza, "Architecture"), "-", 64))
+		return bad(e, "its control file has no proper Package, Version and Architecture");
 	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
 		struct deb822_value v = deb822_get(&stanza, checks[i].field);
 		char shown[200];

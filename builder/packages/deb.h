@@ -21,8 +21,8 @@ enum {
 /* Append the text of the package's control file to *into (whose maximum counts too). */
 int deb_read_control(int fd, struct buf *into, struct err *e) _must_check_;
 
-/* Check that a control text is of the package that was promised. Any of the three may be NULL: not compared.
- * Returns 0, or -EBADMSG saying which field differs. */
+/* Check that Package, Version and Architecture of a control text are such, fit to be arguments and parts of a file's name, and those
+ * that were promised. Any of the three may be NULL: not compared. Returns 0, or -EBADMSG saying what is wrong. */
 int deb_check_control(const char *control, size_t len, const char *name, const char *version, const char *arch,
 	struct err *e) _must_check_;
 

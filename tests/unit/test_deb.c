@@ -171,6 +171,23 @@ static void refuses_what_is_no_package(void **state)
 	}
 }
 
+/* What a package calls itself becomes the name of a file and arguments of dpkg, the lock having promised it or not. */
+static void names_are_names(void **state)
+{
+	static const char *const bad[] = { "Package: --force-all\nVersion: 1\nArchitecture: all\n",
+		"Package: a\n b\nVersion: 1\nArchitecture: all\n", "Package: a/../b\nVersion: 1\nArchitecture: all\n",
+		"Package: a\nVersion: 1 2\nArchitecture: all\n", "Package: a\nVersion: 1\nArchitecture: a/b\n",
+		"Package: a\nVersion:\nArchitecture: all\n", "Package: a\nVersion: 1\n" };
+	static const char good[] = "Package: a+b.c-1\nVersion: 1:2.3~rc+1-4\nArchitecture: amd64\n";
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(deb_check_control(good, strlen(good), NULL, NULL, NULL, &e), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		if (deb_check_control(bad[i], strlen(bad[i]), NULL, NULL, NULL, &e) != -EBADMSG)
+			fail_msg("%s", bad[i]);
+}
+
 static void a_control_file_has_a_limit(void **state)
 {
 	const struct apt_fixture *f = *state;
@@ -196,6 +213,7 @@ int main(void)
 		cmocka_unit_test(repacks_to_the_same_package),
 		cmocka_unit_test(refuses_truncated_packages),
 		cmocka_unit_test(refuses_what_is_no_package),
+		cmocka_unit_test(names_are_names),
 		cmocka_unit_test(a_control_file_has_a_limit),
 	};
 
