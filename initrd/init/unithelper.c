@@ -24,7 +24,7 @@ static const struct {
 	uint64_t hash;
 	const char *of;
 } known_programs[] = {
-	{ 24358, 0x2b182edb5ee0c71fu, "init-system-helpers 1.65.2 (Debian 12)" },
+	{ 24358, 0x2b182edb5ee0c71fu, "init-system-helpers 1.65.2 to 1.69 (Debian 12 and 13)" },
 };
 
 /* A link that enables a unit: src points to dest. */
@@ -449,7 +449,68 @@ static int unmask_unit(const struct helper *h, const char *unit)
 	return 0;
 }
 
-enum action { WAS_ENABLED, DEBIAN_INSTALLED, UPDATE_STATE, ENABLE, UNMASK, N_ACTIONS };
+/* Whether the unit brings others along, whose links would go with its own. The file is mostly gone by now. */
+static bool brings_others(const struct helper *h, const char *unit)
+{
+	char path[PATH_SIZE], *text, *rest, *line;
+	bool brings = false;
+	size_t len;
+
+	if (!find_unit(h, unit, path) || read_alloc_at(AT_FDCWD, path, UNIT_MAX_BYTES, &text, &len) < 0)
+		return false;
+	for (rest = text; !brings && (line = strsep(&rest, "\n"));)
+		brings = strncasecmp(line + strspn(line, " \t\r\f\v"), "Also=", 5) == 0;
+	free(text);
+	return brings;
+}
+
+/* Remove the folders in a folder, as far as they are empty; the folder itself stays. */
+static void remove_empty_subfolders(const char *path)
+{
+	DIR *d = opendir(path);
+
+	for (struct dirent *de; d && (de = readdir(d));) {
+		char child[PATH_SIZE];
+
+		if (de->d_name[0] != '.' &&
+			snprintf(child, sizeof(child), "%s/%s", path, de->d_name) < (int)sizeof(child) &&
+			!is_link(child))
+			remove_empty_folders(child);
+	}
+	if (d)
+		(void)closedir(d);
+}
+
+/* Remove the links that were made for the unit; with `purge`, forget that they ever were. */
+static int disable_unit(const struct helper *h, const char *unit, bool purge)
+{
+	char state[PATH_SIZE], marker[PATH_SIZE], *text = NULL, *rest, *line;
+	size_t len;
+
+	state_path(h, unit, state);
+	if (read_alloc_at(AT_FDCWD, state, UNIT_MAX_BYTES, &text, &len) < 0)
+		text = NULL;
+	if (purge)
+		(void)unlink(state);
+	for (rest = text; (line = strsep(&rest, "\n"));) {
+		if (line[0] == '\0')
+			continue;
+		if (purge || is_link(line)) {
+			marker_path(h, h->enabled_dir, line, marker);
+			(void)unlink(marker);
+		}
+		if (is_link(line) && unlink(line) < 0)
+			(void)complain("remove", line);
+	}
+	free(text);
+	remove_empty_folders("/var/lib/systemd/deb-systemd-helper-enabled");
+	remove_empty_folders("/var/lib/systemd/deb-systemd-user-helper-enabled");
+	remove_empty_subfolders("/etc/systemd/system");
+	remove_empty_subfolders("/etc/systemd/user");
+	return 0;
+}
+
+enum action { WAS_ENABLED, DEBIAN_INSTALLED, UPDATE_STATE, ENABLE, UNMASK, DISABLE, PURGE, N_ACTIONS };
 
 /* Do one action for one unit. Returns 0 or -1; *rc becomes 0 where the answer to a question is yes. */
 static int act(struct helper *h, enum action action, const char *unit, int *rc)
@@ -472,6 +533,9 @@ static int act(struct helper *h, enum action action, const char *unit, int *rc)
 		return update_state(h, unit);
 	case ENABLE:
 		return enable_unit(h, unit);
+	case DISABLE:
+	case PURGE:
+		return disable_unit(h, unit, action == PURGE);
 	default:
 		return unmask_unit(h, unit);
 	}
@@ -482,7 +546,7 @@ static int act(struct helper *h, enum action action, const char *unit, int *rc)
 static bool read_call(struct helper *h, int argc, char **argv, enum action *ret_action, int *ret_first)
 {
 	static const char *const names[] = { "was-enabled", "debian-installed", "update-state", "enable",
-		"unmask" };
+		"unmask", "disable", "purge" };
 	int i = 1, action = 0;
 
 	for (; i < argc && argv[i][0] == '-'; i++) {
@@ -540,12 +604,14 @@ int unithelper_main(int argc, char **argv)
 	h.masked_dir = h.user ? "/var/lib/systemd/deb-systemd-user-helper-masked"
 			      : "/var/lib/systemd/deb-systemd-helper-masked";
 	rc = action == WAS_ENABLED || action == DEBIAN_INSTALLED ? 1 : 0;
-	/* A call for several units is handed over before anything was changed, or not at all. */
-	if ((action == UPDATE_STATE || action == ENABLE) && argc - first > 1)
-		hand_over(&h);
+	/* Handed over before anything was changed, or not at all. */
 	if ((action == UPDATE_STATE || action == ENABLE) &&
-		(!find_unit(&h, argv[first], path) || !collect_links(&h, path, NULL, 0)))
+		(argc - first > 1 || !find_unit(&h, argv[first], path) || !collect_links(&h, path, NULL, 0)))
 		hand_over(&h);
+	for (int i = first; i < argc; i++) {
+		if ((action == DISABLE || action == PURGE) && brings_others(&h, argv[i]))
+			hand_over(&h);
+	}
 	for (int i = first; i < argc; i++) {
 		if (act(&h, action, argv[i], &rc) < 0)
 			return 1;
