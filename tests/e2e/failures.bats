@@ -112,7 +112,7 @@ script = "sleep 600"'
 		sleep 0.3
 	done
 	sleep 3
-	pkill -P "$pid" -f '^[^ ]*qemu-system' || pkill -u "$(id -u)" -x qemu-system-x86
+	pkill -P "$pid" -f 'qemu-system'
 	status=0
 	wait "$pid" || status=$?
 	cat "$BATS_TEST_TMPDIR/stderr"
