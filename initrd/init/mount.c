@@ -16,7 +16,7 @@
 #define EXT4_IOC_RESIZE_FS                                                                                   \
 	_IOW('f', 16, uint64_t) /* SOURCE: linux fs/ext4/ext4.h; not in the exported headers */
 #define ROOT_WAIT_MS 30000
-#define UNMOUNT_WAIT_MS 10000
+#define UNMOUNT_WAIT_MS 30000 /* for a step's namespaces to go, on a slow machine */
 
 int mount_kernel_filesystems(struct fail *f)
 {
@@ -196,11 +196,12 @@ static void list_processes(char *text, size_t size)
 
 int mount_release_root(const char *device, struct fail *f)
 {
-	uint64_t start = now_ms();
+	uint64_t start;
 	char who[512];
 	int fd;
 
-	sync();
+	sync(); /* which takes as long as the host's disk does, as the unmount itself may: neither is waiting */
+	start = now_ms();
 	while (umount2(TARGET_PATH, UMOUNT_NOFOLLOW) < 0) {
 		if (errno != EBUSY || now_ms() - start > UNMOUNT_WAIT_MS) {
 			int error = errno;
@@ -211,6 +212,7 @@ int mount_release_root(const char *device, struct fail *f)
 		}
 		sleep_ms(20);
 	}
+	start = now_ms();
 	/* The mount is gone here, but another namespace may still hold the filesystem; only its end frees the
 	 * device. */
 	while ((fd = open(device, O_RDWR | O_EXCL | O_CLOEXEC)) < 0) {

@@ -2,6 +2,7 @@
 #include "initrd/init/mount.h"
 #include "initrd/init/unithelper.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -56,12 +57,14 @@ static int make_policy(struct scaffold *s, struct fail *f)
 	fd = openat(folder_fd, POLICY_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0755);
 	if (fd >= 0) {
 		s->made_policy = true;
-		if (fstat(fd, &st) < 0 || fchmod(fd, 0755) < 0 ||
-			write_all(fd, POLICY_TEXT, strlen(POLICY_TEXT)) < 0)
+		if (fchmod(fd, 0755) < 0 || write_all(fd, POLICY_TEXT, strlen(POLICY_TEXT)) < 0 ||
+			fstat(fd, &st) < 0) {
 			r = fail_set(f, errno == ENOSPC ? "enospc" : "mount",
 				"cannot write the image's /usr/sbin/" POLICY_NAME);
-		else
+		} else {
 			s->policy_inode = st.st_ino;
+			s->policy_mtime = st.st_mtim;
+		}
 		(void)close(fd);
 	} else if (errno != EEXIST) {
 		r = fail_set(f, errno == ENOSPC ? "enospc" : "mount",
@@ -100,18 +103,35 @@ int scaffold_make(struct scaffold *s, bool with_inputs, struct fail *f)
 	return r == 0 && with_inputs ? make_inputs(s, f) : r;
 }
 
+/* Remove our policy-rc.d, by whatever name: a diversion may have moved it aside. One that a package or a script
+ * brought or wrote stays. */
+static void remove_policy(const struct scaffold *s)
+{
+	int fd = open_policy_folder();
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	for (struct dirent *de; d && (de = readdir(d));) {
+		struct stat st;
+
+		if (strncmp(de->d_name, POLICY_NAME, strlen(POLICY_NAME)) == 0 &&
+			fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+			st.st_ino == s->policy_inode && st.st_mtim.tv_sec == s->policy_mtime.tv_sec &&
+			st.st_mtim.tv_nsec == s->policy_mtime.tv_nsec)
+			(void)unlinkat(fd, de->d_name, 0);
+	}
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+}
+
 void scaffold_remove(const struct scaffold *s)
 {
-	struct stat st;
 	int fd;
 
-	/* Only what is still ours: a package may have brought a policy-rc.d of its own, a script may have
-	 * used the folder. */
-	if (s->made_policy && (fd = open_policy_folder()) >= 0) {
-		if (fstatat(fd, POLICY_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == s->policy_inode)
-			(void)unlinkat(fd, POLICY_NAME, 0);
-		(void)close(fd);
-	}
+	/* Only what is still ours. */
+	if (s->made_policy)
+		remove_policy(s);
 	if (s->made_inputs && (fd = open_target_folder((const char *const[]){ "imgbuild", NULL })) >= 0) {
 		(void)unlinkat(fd, "inputs", AT_REMOVEDIR);
 		(void)close(fd);

@@ -10,6 +10,9 @@
 
 #include "initrd/init/util.h"
 
+#include <sys/types.h>
+#include <time.h>
+
 #define STUBS_PATH "/run/imgbuild/bin"
 #define PAYLOAD_PATH "/run/imgbuild/initrd"
 
@@ -18,6 +21,7 @@ struct scaffold {
 	bool made_imgbuild, made_inputs;
 	bool made_policy;
 	ino_t policy_inode;
+	struct timespec policy_mtime; /* an inode's number is given again, and a file can be written anew */
 };
 
 /* Make what a step needs in the image. with_inputs: the mount point of the inputs too. */
