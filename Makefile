@@ -30,7 +30,7 @@ CFLAGS_ALL = -std=gnu17 $(WARNINGS) $(WERROR) $(CFLAGS_MODE) $(SANITIZE) -fvisib
 LDFLAGS_ALL = $(SANITIZE) -pie -pthread -Wl,-z,relro,-z,now,--gc-sections,--as-needed $(LDFLAGS)
 
 FRONT_PKGS = libcrypto jansson
-ENGINE_PKGS = $(FRONT_PKGS) libarchive fdisk ext2fs e2p com_err libzstd libdeflate libcurl libsolv libsolvext libkmod
+ENGINE_PKGS = $(FRONT_PKGS) libarchive fdisk ext2fs e2p com_err libzstd libdeflate libcurl libsolv libkmod
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(ENGINE_PKGS) 2>/dev/null)
 FRONT_LIBS := $(shell $(PKG_CONFIG) --libs $(FRONT_PKGS) 2>/dev/null)
 ENGINE_LIBS := $(shell $(PKG_CONFIG) --libs $(ENGINE_PKGS) 2>/dev/null)

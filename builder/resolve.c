@@ -157,9 +157,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 			continue;
 		r = store_open_blob(publisher_store(env->publisher), &results[i].sha256, &fd, NULL, e);
 		if (r == 0)
-			r = read_fd_to_end(fd, &gets[i].bytes);
-		if (r < 0)
-			r = err_set_errno(e, r, "cannot read a package list back from the cache");
+			gets[i].fd = take_fd(&fd);
 	}
 	fetch_results_release(results, n);
 	return r;
