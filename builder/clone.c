@@ -1,6 +1,7 @@
 #include "builder/clone.h"
 #include "builder/disk/overlay.h"
 #include "lib/io.h"
+#include "lib/newfile.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -37,25 +38,21 @@ static int fill_clone(int image_fd, const char *image, int out_fd, enum clone_mo
 int clone_image(const char *image, const char *out, enum clone_mode mode, const char **ret_how, struct err *e)
 {
 	_cleanup_close_ int image_fd = open(image, O_RDONLY | O_CLOEXEC);
-	_cleanup_close_ int out_fd = -1;
+	_cleanup_new_file_ struct new_file file = NEW_FILE_INIT;
 	size_t len = strlen(out);
 	int r;
 
 	if (image_fd < 0)
-		return err_set_errno(e, -errno, "cannot open `%s`", image);
+		return err_set_kind(e, ERR_KIND_HOST, -errno, "cannot open `%s`: %s; the entry is damaged", image, strerror(errno));
 	if (mode == CLONE_AUTO && len > 6 && strcmp(out + len - 6, ".qcow2") == 0)
 		mode = CLONE_QCOW2;
-	out_fd = open(out, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (out_fd < 0)
-		return err_set_kind(e, errno == EEXIST ? ERR_KIND_USAGE : ERR_KIND_HOST, -errno,
-			errno == EEXIST ? "`%s` exists already; choose another name or remove it" : "cannot create `%s`", out);
-	r = fill_clone(image_fd, image, out_fd, mode, ret_how, e);
-	if (r == 0 && close(take_fd(&out_fd)) < 0)
-		r = err_set_errno(e, -errno, "cannot write");
+	r = new_file_open(out, &file, e);
+	if (r < 0)
+		return r;
+	r = fill_clone(image_fd, image, file.fd, mode, ret_how, e);
 	if (r < 0) {
-		(void)unlink(out);
 		(void)err_default_kind(e, ERR_KIND_HOST);
 		return err_wrap(e, "`%s`", out);
 	}
-	return 0;
+	return new_file_finish(&file, e);
 }

@@ -38,8 +38,6 @@ int cancel_install(int *ret_fd, struct err *e)
 			return err_set_errno(e, -errno, "cannot catch signal %d", signals[i]);
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
-	/* A file beyond ulimit -f is an error like a full disk (-EFBIG), not the end of the program. */
-	(void)signal(SIGXFSZ, SIG_IGN);
 	*ret_fd = fds[0];
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include "builder/disk/extract.h"
 #include "builder/disk/inspect.h"
 #include "builder/root.h"
+#include "lib/newfile.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -125,27 +126,19 @@ int disks_inspect(const char *path, enum arch arch, bool json, const char *scrat
 	return 0;
 }
 
-/* Copy the chosen partition into a new file, which is removed again on failure. */
+/* Copy the chosen partition into a new file, which appears when it is whole. */
 static int extract_part(struct blockdev *dev, const struct disk_partition *part, const char *out_path,
 	struct progress *progress, struct extract_stats *ret_stats, struct err *e)
 {
 	_cleanup_blockdev_ struct blockdev *slice = NULL;
-	_cleanup_close_ int fd = -1;
+	_cleanup_new_file_ struct new_file file = NEW_FILE_INIT;
 	int r = blockdev_new_slice(dev, part->part.range, &slice, e);
 
-	if (r < 0)
-		return r;
-	fd = open(out_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return err_set_kind(e, errno == EEXIST ? ERR_KIND_USAGE : ERR_KIND_HOST, -errno,
-			errno == EEXIST ? "`%s` exists already; choose another name or remove it" : "cannot create `%s`",
-			out_path);
-	r = extract_to_file(slice, fd, 0, progress, ret_stats, e);
-	if (r == 0 && close(take_fd(&fd)) < 0)
-		r = err_set_errno(e, -errno, "cannot write `%s`", out_path);
-	if (r < 0)
-		(void)unlink(out_path);
-	return r;
+	if (r == 0)
+		r = new_file_open(out_path, &file, e);
+	if (r == 0)
+		r = extract_to_file(slice, file.fd, 0, progress, ret_stats, e);
+	return r < 0 ? r : new_file_finish(&file, e);
 }
 
 int disks_extract(const char *path, const char *out_path, enum arch arch, bool json, const char *scratch_path,

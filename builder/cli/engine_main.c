@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -232,6 +233,8 @@ int main(int argc, char **argv)
 	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	(void)umask(022);
 	raise_open_files();
+	/* A file beyond ulimit -f is an error like a full disk (-EFBIG), not the end of the program, for every verb. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	terminal_init(&t, STDERR_FILENO, o.quiet, o.verbose, o.no_color);
 	if (r < 0) {
 		r = report_failure(&t, NULL, &e);

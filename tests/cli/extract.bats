@@ -65,6 +65,18 @@ same_root() { # IMAGE
 	expect_equal "$(cat "$BATS_TEST_TMPDIR/out")" mine
 }
 
+@test "OUT appears whole or not at all: no room for it" {
+	mkdir "$BATS_TEST_TMPDIR/room"
+	status=0
+	(ulimit -f 70000 && "$IMGBUILD" extract "$(fixture alpine.sh)" -o "$BATS_TEST_TMPDIR/room/out" 2>"$BATS_TEST_TMPDIR/full") || status=$?
+	expect_equal "$status" 0
+	rm "$BATS_TEST_TMPDIR/room/out"
+	(ulimit -f 30000 && "$IMGBUILD" extract "$(fixture alpine.sh)" -o "$BATS_TEST_TMPDIR/room/out" 2>"$BATS_TEST_TMPDIR/full") || status=$?
+	cat "$BATS_TEST_TMPDIR/full"
+	expect_equal "$status" 4
+	expect_equal "$(ls -A "$BATS_TEST_TMPDIR/room")" ""
+}
+
 @test "inspect agrees with sfdisk" {
 	run_imgbuild inspect --json "$(fixture alpine.sh)"
 	expect_status 0
