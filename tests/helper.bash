@@ -74,6 +74,21 @@ boot_entry() { # ENTRY OPTION… -- COMMAND…
 	"$TOP/tests/boot" --quiet --timeout 240 --initrd "$entry/initrd" "${options[@]}" "$entry/rootfs.ext4" "$entry/kernel" "$@"
 }
 
+# Where the packages of the Debian base come from: this host's own mirrors where it is a Debian, else those that the base was made from.
+# Sets the array mirror_options.
+find_mirrors() {
+	local base
+	# shellcheck disable=SC2034  # the .bats files use it
+	mirror_options=(--mirror host)
+	# shellcheck disable=SC2016  # apt's placeholder
+	if ! apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -qE '/debian/?$'; then
+		base=$(fixture debian-base.sh)
+		# shellcheck disable=SC2034
+		mirror_options=(--mirror "http://mirror.example.org/debian=$(sed -n 1p "$base/mirrors")"
+			--mirror "http://mirror.example.org/debian-security=$(sed -n 2p "$base/mirrors")")
+	fi
+}
+
 # The plan of the quick builds: Alpine, the all-in-one kernel, and what stdin says.
 alpine_plan() { # FOLDER [DISK]
 	mkdir -p "$1"

@@ -9,7 +9,8 @@ setup_file() {
 	mkdir -p "$plan"
 	cp --reflink=auto "$(fixture debian-base.sh)/base.qcow2" "$plan/base.qcow2"
 	cp "$TOP/recipes/debian-demo.toml" "$plan/plan.toml"
-	"$IMGBUILD" --no-color --mirror host "$plan/plan.toml" >"$BATS_FILE_TMPDIR/entry" 2>"$BATS_FILE_TMPDIR/build.log" ||
+	find_mirrors
+	"$IMGBUILD" --no-color "${mirror_options[@]}" "$plan/plan.toml" >"$BATS_FILE_TMPDIR/entry" 2>"$BATS_FILE_TMPDIR/build.log" ||
 		{ tail -50 "$BATS_FILE_TMPDIR/build.log" >&2; return 1; }
 }
 

@@ -39,6 +39,7 @@ setup() {
 	plan=$BATS_TEST_TMPDIR/plan
 	mkdir -p "$plan"
 	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
+	find_mirrors
 }
 
 @test "a chain of Pre-Depends, a replaced package and a conffile that the image has already" {
@@ -54,7 +55,7 @@ Replaces: time-daemon'
 		[files."/etc/issue.test"]
 		content = "from the plan\n"
 	END
-	run_imgbuild --mirror host "$plan/plan.toml"
+	run_imgbuild "${mirror_options[@]}" "$plan/plan.toml"
 	expect_status 0
 	expect_entry "$stdout"
 	for package in chain-a chain-b chain-c my-timesync asks; do
@@ -70,7 +71,7 @@ Replaces: time-daemon'
 	deb good 1.0
 	deb bad-one 2.0 '' 'echo the last words of bad-one; exit 33'
 	write_plan </dev/null
-	run_imgbuild --mirror host "$plan/plan.toml"
+	run_imgbuild "${mirror_options[@]}" "$plan/plan.toml"
 	expect_status 1
 	expect_equal "$stdout" ""
 	expect_stderr 'bad-one'
@@ -83,7 +84,7 @@ Replaces: time-daemon'
 (setsid sleep 10000 </dev/null >/dev/null 2>&1 &)
 deb-systemd-invoke start ssh.service || true'
 	write_plan </dev/null
-	run_imgbuild --mirror host "$plan/plan.toml"
+	run_imgbuild "${mirror_options[@]}" "$plan/plan.toml"
 	expect_status 0
 	expect_entry "$stdout"
 }
@@ -91,7 +92,7 @@ deb-systemd-invoke start ssh.service || true'
 @test "a dependency that nobody has: exit 2 or 3, and which" {
 	deb lonely 1.0 'Depends: nobody-has-this (>= 3)'
 	write_plan </dev/null
-	run_imgbuild --mirror host "$plan/plan.toml"
+	run_imgbuild "${mirror_options[@]}" "$plan/plan.toml"
 	[ "$status" = 2 ] || [ "$status" = 3 ]
 	expect_stderr 'lonely'
 	expect_stderr 'nobody-has-this'
