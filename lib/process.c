@@ -96,6 +96,8 @@ _Noreturn static void child_exec(const struct process_options *o, const char *co
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(127);
+	/* Ctrl-C goes to the terminal's foreground group: it is for us, who end the child ourselves and know why. */
+	(void)setpgid(0, 0);
 
 	/* Two passes, since one descriptor's new place may be another's old one. */
 	if (dup3(status_fd, parked, O_CLOEXEC) < 0)

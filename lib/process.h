@@ -1,8 +1,8 @@
 /* Child processes: an argv, an explicit environment, explicit descriptors; never a shell.
  *
  * In the child SIGPIPE and the other signals are back to default and unblocked, stdin is /dev/null unless given, every
- * descriptor that was not handed over is closed, and the child is killed when the calling thread's process dies
- * (PR_SET_PDEATHSIG). A struct process whose child was not reaped kills (SIGKILL) and reaps it in process_release(),
+ * descriptor that was not handed over is closed, it has a process group of its own (Ctrl-C reaches only the parent), and
+ * it is killed when the calling thread's process dies (PR_SET_PDEATHSIG). A struct process whose child was not reaped kills (SIGKILL) and reaps it in process_release(),
  * so that no child outlives its scope. */
 #ifndef IMGBUILD_LIB_PROCESS_H
 #define IMGBUILD_LIB_PROCESS_H

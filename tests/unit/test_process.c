@@ -35,6 +35,20 @@ static void test_output_and_status(void **state)
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
+/* Ctrl-C is for the program, which ends its children itself: one that dies of it first looks like one that failed. */
+static void test_own_process_group(void **state)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT(1000);
+	struct err e = ERR_INIT;
+	long pid, group;
+	int status;
+
+	(void)state;
+	assert_int_equal(run_shell("set -- $(cat /proc/$$/stat); echo $1 $5", &out, NULL, 10000, &status, &e), 0);
+	assert_int_equal(sscanf(buf_str(&out), "%ld %ld", &pid, &group), 2);
+	assert_int_equal(pid, group);
+}
+
 static void test_missing_program(void **state)
 {
 	const char *argv[] = { "no-such-program-anywhere", NULL };
@@ -220,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_output_and_status),
+		cmocka_unit_test(test_own_process_group),
 		cmocka_unit_test(test_missing_program),
 		cmocka_unit_test(test_too_much_output_and_time),
 		cmocka_unit_test(test_clean_child),
