@@ -25,28 +25,45 @@ static const char *mirror_separator(const char *argument)
 	return found ? found : strchr(argument, '=');
 }
 
-int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, struct err *e)
+static int add_mirror(struct build_env *env, const char *argument, struct err *e)
 {
-	env->mirrors = calloc(arguments->n + 1, sizeof(*env->mirrors));
+	const char *sep = mirror_separator(argument);
+	_cleanup_free_ char *origin = NULL, *url = NULL;
+
+	if (strcmp(argument, "host") == 0) {
+		env->host_mirror = true;
+		return 0;
+	}
+	if (!sep || sep == argument || sep[1] == '\0')
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the mirror `%s`: expected ORIGIN=URL or host", argument);
+	origin = strndup(argument, (size_t)(sep - argument));
+	url = strdup(sep + 1);
+	if (!origin || !url)
+		return err_set(e, -ENOMEM, "out of memory");
+	env->mirrors[env->n_mirrors++] = (struct pkg_mirror){ take_ptr(origin), take_ptr(url) };
+	return 0;
+}
+
+int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, const char *more, struct err *e)
+{
+	_cleanup_strv_ struct strv all = { 0 };
+	int r = 0;
+
+	if (strv_extend(&all, arguments) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	while (more && *(more += strspn(more, " \t\n"))) {
+		size_t len = strcspn(more, " \t\n");
+
+		if (strv_add_len(&all, more, len) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+		more += len;
+	}
+	env->mirrors = calloc(all.n + 1, sizeof(*env->mirrors));
 	if (!env->mirrors)
 		return err_set(e, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < arguments->n; i++) {
-		const char *argument = arguments->items[i], *sep = mirror_separator(argument);
-		_cleanup_free_ char *origin = NULL, *url = NULL;
-
-		if (strcmp(argument, "host") == 0) {
-			env->host_mirror = true;
-			continue;
-		}
-		if (!sep || sep == argument || sep[1] == '\0')
-			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "--mirror %s: expected ORIGIN=URL", argument);
-		origin = strndup(argument, (size_t)(sep - argument));
-		url = strdup(sep + 1);
-		if (!origin || !url)
-			return err_set(e, -ENOMEM, "out of memory");
-		env->mirrors[env->n_mirrors++] = (struct pkg_mirror){ take_ptr(origin), take_ptr(url) };
-	}
-	return 0;
+	for (size_t i = 0; r == 0 && i < all.n; i++)
+		r = add_mirror(env, all.items[i], e);
+	return r;
 }
 
 int build_env_check_cancel(const struct build_env *env, struct err *e)

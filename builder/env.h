@@ -23,8 +23,9 @@ struct build_env {
 	bool host_mirror; /* --mirror host */
 };
 
-/* Read the --mirror arguments ("ORIGIN=URL" or "host") into env. Returns 0, or -EINVAL (kind usage). */
-int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, struct err *e) _must_check_;
+/* Read the --mirror arguments ("ORIGIN=URL" or "host") into env, and after them those of `more`, which is
+ * $IMGBUILD_MIRROR: the same, separated by blanks; NULL: none. Returns 0, or -EINVAL (kind usage). */
+int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, const char *more, struct err *e) _must_check_;
 
 /* Free what env owns. */
 void build_env_release(struct build_env *env);

@@ -94,8 +94,11 @@ static void print_report(FILE *out, const char *path, const struct disk_report *
 		report->in_tar ? " tar, member " : "", report->member);
 	(void)fprintf(out, "disk         %s, %s of it allocated\n", format_bytes(virtual, report->virtual_bytes),
 		format_bytes(allocated, report->allocated_bytes));
-	(void)fprintf(out, "table        %s, sectors of %u bytes%s\n\n", partition_table_kind_name(layout->kind),
-		layout->sector_bytes, layout->from_backup ? ", from the backup header" : "");
+	(void)fprintf(out, "table        %s", partition_table_kind_name(layout->kind));
+	if (layout->sector_bytes > 0)
+		(void)fprintf(out, ", sectors of %u bytes%s", layout->sector_bytes,
+			layout->from_backup ? ", from the backup header" : "");
+	(void)fprintf(out, "\n\n");
 	(void)fprintf(out, "  nr.       size  fs       label            role      holds\n");
 	for (size_t i = 0; i < layout->n; i++)
 		print_partition(out, &layout->parts[i], report->has_root && i == report->root_index);

@@ -57,7 +57,7 @@ static int session_open(struct session *s, int cancel_fd, struct err *e)
 		.offline = s->o->offline,
 		.locked = s->o->locked,
 		.accel = s->o->accel };
-	return build_env_set_mirrors(&s->env, &s->o->mirrors, e);
+	return build_env_set_mirrors(&s->env, &s->o->mirrors, getenv("IMGBUILD_MIRROR"), e);
 }
 
 /* The last lines of the guest, and where everything is kept. */

@@ -95,3 +95,14 @@ setup() {
 	[ ! -e "${plan%.toml}.lock" ]
 	refute grep -q GET "$BATS_TEST_TMPDIR/nginx/access.log"
 }
+
+@test "a mirror comes from the environment too, and a wrong one is an error of use" {
+	mkdir "$BATS_TEST_TMPDIR/p"
+	printf '[base.amd64]\nurl = "http://example.org/none.qcow2"\n' >"$BATS_TEST_TMPDIR/p/plan.toml"
+	IMGBUILD_MIRROR='host nonsense' run_imgbuild --offline "$BATS_TEST_TMPDIR/p/plan.toml"
+	expect_status 2
+	expect_stderr 'nonsense.*ORIGIN=URL'
+	IMGBUILD_MIRROR='host http://a.example.org/debian=http://b.example.org/debian' \
+		run_imgbuild --offline "$BATS_TEST_TMPDIR/p/plan.toml"
+	expect_status 3
+}
