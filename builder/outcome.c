@@ -125,7 +125,8 @@ static json_t *describe_base(const struct outcome *o)
 
 	return json_pack("{s:s, s:i, s:s, s:s*}", "sha256", digest_hex(&o->root->base_sha256, hex), "partition",
 		(int)o->root->partition, "distribution", o->root->distribution, "url",
-		locked->question.algorithm != DIGEST_NONE ? locked->url : NULL);
+		/* Where it came from is the lock's to tell only when it speaks of these bytes: it may be an older plan's. */
+		digest_equal(&locked->sha256, &o->root->base_sha256) ? locked->url : NULL);
 }
 
 static json_t *describe_kernel(const struct kernel *kernel)
@@ -203,6 +204,7 @@ int outcome_write_manifest(const struct outcome *o, int files_dirfd, char **ret_
 {
 	const struct prepared *p = o->p;
 	const char *cmdline = p->plan->kernel[p->arch].cmdline;
+	bool has_packages = lock_needs_packages(p->plan, p->arch);
 	json_t *manifest, *files = NULL, *image = NULL;
 	char hex[DIGEST_HEX_SIZE];
 	int r = describe_files(files_dirfd, &files, e);
@@ -217,7 +219,7 @@ int outcome_write_manifest(const struct outcome *o, int files_dirfd, char **ret_
 		"version", MANIFEST_VERSION, "key", digest_hex(&p->key, hex), "epoch", IMGBUILD_EPOCH, "arch",
 		arch_name(p->arch), "name", p->plan->name, "imgbuild", IMGBUILD_VERSION, "inputs", p->document, "base",
 		describe_base(o), "kernel", describe_kernel(&o->kernel->kernel), "installed", describe_installed_by_plan(o->debs),
-		"removed", describe_strings(&p->lock.arch[p->arch].packages.removals), "packages",
+		"removed", describe_strings(has_packages ? &p->lock.arch[p->arch].packages.removals : NULL), "packages",
 		describe_packages(o->installed), "fstab_dropped", describe_strings(&o->assembled->fstab_dropped), "notes",
 		describe_strings(o->notes), "files", files, "boot", "cmdline", cmdline ? cmdline : "", "memory_mib",
 		(json_int_t)o->memory_mib, "build", describe_build(o->vm));

@@ -37,16 +37,22 @@ static int write_lock(const struct build_env *env, struct prepared *p, struct er
 	return r;
 }
 
+static void say_first_use(const struct build_env *env, const char *what, const struct digest *sha256)
+{
+	char hex[DIGEST_HEX_SIZE];
+
+	progress_note(env->progress, "first use of the %s: nothing vouches for %s but that it came now; the lock pins it", what,
+		digest_hex(sha256, hex));
+}
+
 /* What stands behind a file that was fetched: a digest of the plan's, or nothing but that it came. */
 static struct lock_blob blob_answer(const struct build_env *env, const char *what, const struct plan_location *location,
 	const struct fetch_result *result)
 {
 	bool pinned = location->sha256.algorithm != DIGEST_NONE || location->sha512.algorithm != DIGEST_NONE;
-	char hex[DIGEST_HEX_SIZE];
 
 	if (!pinned)
-		progress_note(env->progress, "first use of the %s: nothing vouches for %s but that it came now; the lock pins it",
-			what, digest_hex(&result->sha256, hex));
+		say_first_use(env, what, &result->sha256);
 	return (struct lock_blob){ .url = location->url,
 		.size_bytes = result->size_bytes,
 		.sha256 = result->sha256,
@@ -358,6 +364,8 @@ static int resolve_kernel(const struct build_env *env, struct prepared *p, struc
 		return err_wrap(e, "the kernel");
 	answer.sha256 = kernel.kernel.sha256;
 	answer.archive = kernel.archive;
+	if (answer.archive.sha256.algorithm != DIGEST_NONE && answer.archive.trust == LOCK_TRUST_FIRST_USE)
+		say_first_use(env, "kernel", &answer.archive.sha256);
 	answer.member = kernel.kernel.origin && kernel.kernel.origin[0] ? kernel.kernel.origin : NULL;
 	return lock_set_kernel(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
 }

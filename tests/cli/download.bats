@@ -55,6 +55,18 @@ expect_no_blob() {
 	refute grep -q base.qcow2 "$BATS_TEST_TMPDIR/nginx/access.log"
 }
 
+@test "every first use is said: the base's, the kernel's, a file's" {
+	cp "$BATS_TEST_TMPDIR/p/bzImage" "$BATS_TEST_TMPDIR/www/bzImage"
+	start_nginx
+	printf '[base.amd64]\nurl = "%s/base.qcow2"\n[kernel.amd64]\nurl = "%s/bzImage"\n[files."/k"]\nurl = "%s/bzImage"\n' \
+		"$url" "$url" "$url" >"$plan"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	for what in 'base image' kernel 'files:/k'; do
+		expect_stderr "first use of the $what"
+	done
+}
+
 @test "a connection that breaks off is taken up where it broke" {
 	start_faulty
 	plan_with "$url/cut-once/base.qcow2"
