@@ -781,6 +781,18 @@ static int describe_silence(const struct run *run, struct err *e)
 	}
 }
 
+/* A kernel that has nothing left to kill panics for memory. SOURCE: Linux mm/oom_kill.c. */
+static int describe_panic(const struct run *run, const char *step, struct err *e)
+{
+	const char *words = run->console.panic[0] ? run->console.panic : tail_last(&run->console.all);
+
+	if (strstr(words, "deadlocked on memory") || strstr(words, "ut of memory"))
+		return err_set_kind(e, ERR_KIND_HOST, -EIO,
+			"the guest's kernel ran out of its %u MiB of memory (step: %s); raise `memory` in [provision]: %s",
+			run->config->memory_mib, step, words);
+	return err_set_kind(e, ERR_KIND_HOST, -EIO, "the guest's kernel panicked (step: %s): %s", step, words);
+}
+
 /* Put the outcome into words. Returns 0 for VM_PASSED only. */
 static int describe(struct run *run, struct err *e)
 {
@@ -797,8 +809,7 @@ static int describe(struct run *run, struct err *e)
 	case VM_CANCELLED:
 		return err_set(e, -ECANCELED, "the virtual machine was ended: interrupted");
 	case VM_PANIC:
-		return err_set_kind(e, ERR_KIND_HOST, -EIO, "the guest's kernel panicked (step: %s): %s", step,
-			run->console.panic[0] ? run->console.panic : last);
+		return describe_panic(run, step, e);
 	case VM_POWEROFF_WITHOUT_VERDICT:
 		return err_set_kind(e, ERR_KIND_HOST, -EIO,
 			"the guest powered off without saying that it had finished (step: %s); last line: %s", step, last);

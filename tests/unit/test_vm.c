@@ -280,6 +280,7 @@ static void test_names_every_other_end(void **state)
 	expect(*state, "serial fail", VM_STEP_FAILED, -EREMOTEIO, "(exit status 7): it broke; its last line: second line");
 	expect(*state, "serial poweroff", VM_POWEROFF_WITHOUT_VERDICT, -EIO, "powered off");
 	expect(*state, "serial exit", VM_PANIC, -EIO, "Attempted to kill init");
+	expect(*state, "serial eat", VM_PANIC, -EIO, "ran out of its 256 MiB of memory (step: setup); raise `memory`");
 	expect(*state, "serial reset", VM_RESET, -EIO, "reset");
 	expect(*state, "serial mute", VM_NO_GREETING, -ETIMEDOUT, "stalled");
 	expect(*state, "serial hang", VM_STALLED, -ETIMEDOUT, "step: setup");

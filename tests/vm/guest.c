@@ -178,6 +178,13 @@ int main(void)
 		verdict(nonce, "\"result\":\"failed\",\"step\":\"setup\",\"reason\":\"exit\",\"exit\":7,\"signal\":0,\"text\":\"it broke\"");
 		power_off();
 	}
+	if (strcmp(what, "eat") == 0)
+		for (;;) {
+			char *bytes = malloc(1 << 20);
+
+			if (bytes)
+				memset(bytes, 1, 1 << 20);
+		}
 	step_end(0);
 	if (strcmp(what, "flood") == 0) {
 		for (int i = 0; i < 2000; i++)
