@@ -362,7 +362,9 @@ static int run_build(struct building *b, struct built *ret, struct err *e)
 		/* Where a step failed, what it wrote says more than the console does. */
 		(void)snprintf(ret->tail, sizeof(ret->tail), "%s",
 			b->vm.outcome == VM_STEP_FAILED && b->vm.output_tail[0] ? b->vm.output_tail : b->vm.tail);
-		publish_failure(b, e, &ret->path);
+		/* Where QEMU never got to a guest, there is nothing to look into, and its error says it all. */
+		if (b->vm.outcome != VM_QEMU_FAILED || b->vm.tail[0])
+			publish_failure(b, e, &ret->path);
 	}
 	return r;
 }

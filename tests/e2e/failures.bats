@@ -179,9 +179,12 @@ echo done >/etc/done
 @test "no QEMU: exit 4 and the package that brings it" {
 	alpine_plan "$plan" </dev/null
 	mkdir "$BATS_TEST_TMPDIR/bin"
+	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
 	PATH_FOR_IMGBUILD=$BATS_TEST_TMPDIR/bin run_imgbuild "$plan/plan.toml"
 	expect_status 4
 	expect_stderr 'qemu-system-x86'
+	# No guest ran: there is nothing to keep a disk for.
+	expect_equal "$(ls -A "$IMGBUILD_CACHE/failed")" ""
 }
 
 @test "a cache that cannot be written: exit 4" {
