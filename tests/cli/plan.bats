@@ -97,7 +97,6 @@ setup() {
 }
 
 @test "a mirror comes from the environment too, and a wrong one is an error of use" {
-	mkdir "$BATS_TEST_TMPDIR/p"
 	printf '[base.amd64]\nurl = "http://example.org/none.qcow2"\n' >"$BATS_TEST_TMPDIR/p/plan.toml"
 	IMGBUILD_MIRROR='host nonsense' run_imgbuild --offline "$BATS_TEST_TMPDIR/p/plan.toml"
 	expect_status 2
