@@ -40,7 +40,7 @@ def qemu_argv(arch, kernel, initrd, disk, cmdline, memory_mib, console_path, cha
     }[arch]
     console = {"amd64": "ttyS0", "arm64": "ttyAMA0"}[arch]
     argv += ["-nodefaults", "-no-reboot", "-display", "none", "-m", str(memory_mib), "-kernel", kernel, "-initrd", initrd,
-             "-append", f"console={console} rootfstype=ramfs panic=-1 mitigations=off {cmdline}"]
+             "-append", f"console={console} rootfstype=ramfs panic=-1 mitigations=off no_timer_check {cmdline}"]
     if disk:
         argv += ["-drive", f"file={disk},format=raw,if=none,id=d,cache=unsafe", "-device", "virtio-blk-pci,drive=d"]
     if channel == "console":
