@@ -227,10 +227,10 @@ int qemu_argv(const struct qemu_config *config, struct strv *argv, struct err *e
 
 /* loglevel=6 keeps what can explain a failure and leaves out some 300 lines of a normal boot; the early console
  * makes the first byte come at once, by which a guest that runs is told from one that does not. panic=-1 resets at
- * once, which -no-reboot turns into QEMU's end. The rest makes a guest under TCG a sixth faster, and no mitigations
+ * once, which -no-reboot turns into QEMU's end. Without rootfstype=ramfs the initrd may fill only half of the memory. The rest makes a guest under TCG a sixth faster, and no mitigations
  * are needed inside a machine that lives for one build. */
 static const char guest_cmdline[] =
-	"panic=-1 oops=panic loglevel=6 mitigations=off init_on_alloc=0 audit=0 apparmor=0 random.trust_cpu=on";
+	"rootfstype=ramfs panic=-1 oops=panic loglevel=6 mitigations=off init_on_alloc=0 audit=0 apparmor=0 random.trust_cpu=on";
 
 /* No watchdog of clock sources, and no wait for a timer that is known to work. */
 static const char guest_cmdline_amd64[] = " tsc=reliable no_timer_check";
