@@ -58,8 +58,8 @@ printf '#!/bin/sh\nexit 101\n' >/newroot/usr/sbin/policy-rc.d
 chmod 755 /newroot/usr/sbin/policy-rc.d
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive HOME=/root
 ok=yes
-${1:+chroot /newroot dpkg --force-depends --remove $* || ok=no}
-chroot /newroot /bin/sh -c 'dpkg -i /tmp/debs/*.deb' || chroot /newroot dpkg --configure -a || ok=no
+${1:+chroot /newroot /usr/bin/dpkg --force-depends --remove $* || ok=no}
+chroot /newroot /bin/sh -c 'dpkg -i /tmp/debs/*.deb' || chroot /newroot /usr/bin/dpkg --configure -a || ok=no
 rm -rf /newroot/tmp/debs /newroot/usr/sbin/policy-rc.d
 sync
 umount /newroot/proc /newroot/sys /newroot/dev
