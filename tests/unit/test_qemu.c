@@ -162,10 +162,10 @@ static void test_guest_cmdline(void **state)
 
 	(void)state;
 	assert_int_equal(qemu_guest_cmdline(ARCH_AMD64, "mine=1", &b, &e), 0);
-	has(buf_str(&b), "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 ");
+	has(buf_str(&b), "console=ttyS0 earlyprintk=ttyS0,115200 rootfstype=ramfs panic=-1 ");
 	assert_string_equal(buf_str(&b) + b.len - 7, " mine=1");
 	assert_int_equal(qemu_guest_cmdline(ARCH_ARM64, NULL, &arm, &e), 0);
-	has(buf_str(&arm), "console=ttyAMA0 earlycon panic=-1 ");
+	has(buf_str(&arm), "console=ttyAMA0 earlycon rootfstype=ramfs panic=-1 ");
 	assert_true(arm.data[arm.len - 1] != ' ');
 	memset(more, 'x', sizeof(more));
 	more[sizeof(more) - 1] = '\0';
