@@ -17,6 +17,7 @@ struct build_env {
 	struct progress *progress;   /* borrowed; NULL is fine */
 	int cancel_fd;		     /* lent; readable: end soon */
 	bool offline, locked;
+	bool must_write_lock; /* the lock is what was asked for: one that cannot be written is an error, not a warning */
 	enum accel_choice accel;
 	struct pkg_mirror *mirrors; /* owned, their strings too: --mirror ORIGIN=URL */
 	size_t n_mirrors;

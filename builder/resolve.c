@@ -29,12 +29,12 @@ static int write_lock(const struct build_env *env, struct prepared *p, struct er
 {
 	int r = lock_write(AT_FDCWD, p->lock_path, &p->lock, p->arch, e);
 
-	if (r == -EACCES || r == -EROFS || r == -EPERM) {
+	if (!env->must_write_lock && (r == -EACCES || r == -EROFS || r == -EPERM)) {
 		progress_warning(env->progress, "%s; the inputs are not pinned beyond this run", e->message);
 		err_clear(e);
 		return 0;
 	}
-	return r;
+	return r < 0 ? err_default_kind(e, ERR_KIND_HOST) : 0;
 }
 
 static void say_first_use(const struct build_env *env, const char *what, const struct digest *sha256)

@@ -56,6 +56,7 @@ static int session_open(struct session *s, int cancel_fd, struct err *e)
 		.cancel_fd = cancel_fd,
 		.offline = s->o->offline,
 		.locked = s->o->locked,
+		.must_write_lock = s->o->verb == VERB_LOCK,
 		.accel = s->o->accel };
 	return build_env_set_mirrors(&s->env, &s->o->mirrors, getenv("IMGBUILD_MIRROR"), e);
 }

@@ -84,6 +84,20 @@ setup() {
 	expect_stderr 'imgbuild lock'
 }
 
+@test "lock that cannot write the lock fails" {
+	alpine_plan "$BATS_TEST_TMPDIR/p" </dev/null
+	tar -C "$BATS_TEST_TMPDIR/p" -cf "$BATS_TEST_TMPDIR/p/k.tar" bzImage
+	sed -i 's/^file = .*/url = "k.tar"\npath = "bzImage"/' "$plan"
+	chmod 555 "$BATS_TEST_TMPDIR/p"
+	run_imgbuild lock "$plan"
+	chmod 755 "$BATS_TEST_TMPDIR/p"
+	expect_status 4
+	expect_stderr 'lock.*Permission denied'
+	run_imgbuild lock "$plan"
+	expect_status 0
+	[ -s "${plan%.toml}.lock" ]
+}
+
 @test "--locked never makes a first use" {
 	cp "$(fixture alpine.sh)" "$BATS_TEST_TMPDIR/p/base.qcow2"
 	cp "$(fixture builtin-kernel.sh)/bzImage" "$BATS_TEST_TMPDIR/p/bzImage"
