@@ -90,6 +90,34 @@ static void a_local_input_that_changed_is_noticed(void **state)
 	}
 }
 
+/* A SHA-512 is not remembered and not looked at for a hit; a build must. */
+static void a_sha512_of_the_plan_is_held_to(void **state)
+{
+	static const char *const names[] = { "base", "kernel" };
+
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(names); i++) {
+		const char *name = names[i / 2];
+		_cleanup_prepared_ struct prepared p = { 0 };
+		_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+		_cleanup_free_ char *path = NULL;
+		char hex[DIGEST_HEX_SIZE], text[1024];
+		struct err e = ERR_INIT;
+		struct digest d;
+
+		assert_int_equal(digest_bytes(DIGEST_SHA512, name, strlen(name), &d, &e), 0);
+		d.bytes[0] ^= i % 2 ? 1 : 0;
+		(void)digest_hex(&d, hex);
+		(void)snprintf(text, sizeof(text), "[base.amd64]\nurl = \"base\"\n%s%s%s[kernel.amd64]\nurl = \"kernel\"\n%s%s%s",
+			i / 2 ? "" : "sha512 = \"", i / 2 ? "" : hex, i / 2 ? "" : "\"\n", i / 2 ? "sha512 = \"" : "",
+			i / 2 ? hex : "", i / 2 ? "\"\n" : "");
+		put(*state, "plan.toml", text, 0644);
+		assert_true(asprintf(&path, "%s/plan.toml", (const char *)*state) > 0);
+		assert_int_equal(prepared_load(path, ARCH_AMD64, false, NULL, NULL, &p, &faults, &e), 0);
+		assert_int_equal(prepared_confirm_locals(&p, NULL, &e), i % 2 ? -EBADMSG : 0);
+		assert_true(i % 2 == 0 || (strstr(e.message, name) && err_exit_status(&e) == ERR_KIND_INPUT));
+	}
+}
+
 /* Its root lies in the cache by its digest; what has become of the file since is no matter. */
 static void the_base_may_change(void **state)
 {
@@ -118,6 +146,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_local_input_that_changed_is_noticed, make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(a_sha512_of_the_plan_is_held_to, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(the_base_may_change, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(a_local_input_that_is_gone_is_noticed, make_folder, remove_folder),
 	};
