@@ -96,7 +96,7 @@ script = "dd if=/dev/zero of=/dev/null bs=1500M count=1"'
 	run_imgbuild "$plan/plan.toml"
 	expect_status 4
 	expect_stderr '[Pp]anic'
-	expect_stderr 'Unable to mount root'
+	expect_stderr 'Unable to mount root|No working init found'
 	expect_no_entry
 	expect_failure_kept
 }
