@@ -288,6 +288,7 @@ static struct outcome outcome_of(const struct building *b, const struct err *fai
 		.assembled = &b->assembled,
 		.vm = &b->vm,
 		.notes = &b->notes,
+		.events = b->events,
 		.installed = failure ? NULL : &b->installed,
 		.image_fd = b->disk_fd,
 		.memory_mib = b->memory_mib,

@@ -34,6 +34,21 @@ static void write_object(struct events *ev, json_t *object)
 	json_decref(object);
 }
 
+static void note_stage(struct events *ev, const struct progress_event *event, uint64_t now)
+{
+	if (event->kind == PROGRESS_BEGIN && ev->n_stages < EVENTS_STAGES_MAX)
+		ev->stages[ev->n_stages++] = (struct events_stage){ .name = event->stage, .begun_ms = now };
+	for (size_t i = ev->n_stages; event->kind == PROGRESS_END && i > 0; i--) {
+		struct events_stage *stage = &ev->stages[i - 1];
+
+		if (strcmp(stage->name, event->stage) == 0 && !stage->ended) {
+			stage->ended = true;
+			stage->ms = now - stage->begun_ms;
+			return;
+		}
+	}
+}
+
 static void events_emit(struct progress *p, const struct progress_event *event)
 {
 	static const char *const names[] = { "begin", "update", "end", "note", "warning" };
@@ -43,6 +58,7 @@ static void events_emit(struct progress *p, const struct progress_event *event)
 
 	if (ev->next)
 		ev->next->emit(ev->next, event);
+	note_stage(ev, event, now);
 	/* Output stands in the guest's records already. */
 	if (ev->fd < 0 || event->kind == PROGRESS_OUTPUT)
 		return;

@@ -13,6 +13,14 @@
 #include <stdbool.h>
 
 #define EVENTS_MAX_BYTES (16u << 20)
+#define EVENTS_STAGES_MAX 32
+
+/* How long a stage took, for the manifest. */
+struct events_stage {
+	const char *name; /* a constant of whoever reports */
+	uint64_t begun_ms, ms;
+	bool ended;
+};
 
 struct events {
 	struct progress sink;	/* first: hand &ev->sink to whoever reports */
@@ -20,6 +28,8 @@ struct events {
 	int fd;			/* lent; -1: nothing is written */
 	uint64_t begun_ms, written_bytes, last_update_ms;
 	int failure;		/* the first -errno of writing, or 0 */
+	struct events_stage stages[EVENTS_STAGES_MAX]; /* in the order they began; more than these are not kept */
+	size_t n_stages;
 };
 
 /* Prepare a sink that passes every event on to `next`. Until events_open() nothing is written. */

@@ -137,16 +137,20 @@ static json_t *describe_kernel(const struct kernel *kernel)
 		kernel_format_name(kernel->image.format), "sha256", digest_hex(&kernel->sha256, hex));
 }
 
-static json_t *describe_build(const struct vm_result *vm)
+static json_t *describe_build(const struct vm_result *vm, const struct events *events)
 {
-	json_t *steps = json_array();
+	json_t *steps = json_array(), *stages = json_array();
 
 	for (size_t i = 0; steps && i < vm->n_steps; i++)
 		(void)json_array_append_new(steps, json_pack("{s:s, s:I}", "name", vm->steps[i].name, "ms",
 							   (json_int_t)vm->steps[i].ms));
-	return json_pack("{s:s, s:s, s:I, s:I, s:o}", "accelerator", vm->kvm ? "kvm" : "tcg", "channel",
+	for (size_t i = 0; stages && i < events->n_stages; i++)
+		if (events->stages[i].ended)
+			(void)json_array_append_new(stages, json_pack("{s:s, s:I}", "name", events->stages[i].name, "ms",
+								    (json_int_t)events->stages[i].ms));
+	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "accelerator", vm->kvm ? "kvm" : "tcg", "channel",
 		vm_channel_name(vm->channel), "boot_ms", (json_int_t)vm->boot_ms, "total_ms", (json_int_t)vm->total_ms,
-		"steps", steps);
+		"steps", steps, "stages", stages);
 }
 
 static json_t *describe_failure(const struct outcome *o)
@@ -222,7 +226,7 @@ int outcome_write_manifest(const struct outcome *o, int files_dirfd, char **ret_
 		"removed", describe_strings(has_packages ? &p->lock.arch[p->arch].packages.removals : NULL), "packages",
 		describe_packages(o->installed), "fstab_dropped", describe_strings(&o->assembled->fstab_dropped), "notes",
 		describe_strings(o->notes), "files", files, "boot", "cmdline", cmdline ? cmdline : "", "memory_mib",
-		(json_int_t)o->memory_mib, "build", describe_build(o->vm));
+		(json_int_t)o->memory_mib, "build", describe_build(o->vm, o->events));
 	if (manifest && image)
 		(void)json_object_set_new(manifest, "image", image);
 	if (manifest && o->failure)

@@ -6,6 +6,7 @@
 #define IMGBUILD_BUILDER_OUTCOME_H
 
 #include "builder/assemble.h"
+#include "builder/events.h"
 #include "builder/installed.h"
 #include "builder/manifest.h"
 #include "builder/vm/vm.h"
@@ -19,6 +20,7 @@ struct outcome {
 	const struct assembled *assembled;
 	const struct vm_result *vm;
 	const struct strv *notes;	    /* of the guest */
+	const struct events *events;	    /* for how long the stages took */
 	const struct installed *installed;  /* in the finished image; NULL for a failed build */
 	int image_fd;			    /* -1: none */
 	uint32_t memory_mib;

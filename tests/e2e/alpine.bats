@@ -107,6 +107,7 @@ setup() {
 	expect_equal "$(jq -r .base.sha256 "$manifest")" "$(sha256sum <"$plan/base.qcow2" | cut -d' ' -f1)"
 	expect_equal "$(jq -r .files.kernel.sha256 "$manifest")" "$(sha256sum <"$entry/kernel" | cut -d' ' -f1)"
 	cmp "$plan/bzImage" "$entry/kernel"
+	jq -e '.build.stages | map(.name) | index("extract") and index("pack") and index("boot")' "$manifest"
 	chunk=$(jq -r .image.chunk_bytes "$manifest")
 	expect_equal "$(jq -r '.image.chunks[0]' "$manifest")" \
 		"$(head -c "$chunk" "$entry/rootfs.ext4" | sha256sum | cut -d' ' -f1)"
