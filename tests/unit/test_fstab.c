@@ -45,7 +45,9 @@ static void test_what_stays(void **state)
 static void test_swap_and_devices_go(void **state)
 {
 	(void)state;
-	check("/dev/vdb none swap sw 0 0\nUUID=ab none swap sw 0 0\n/dev/sr0 /media iso9660 noauto 0 0\n", NULL, false, "", 3);
+	check("/dev/vdb none swap sw 0 0\nUUID=ab none swap sw 0 0\n/dev/sr0 /media iso9660 noauto 0 0\n"
+	      "zram0 none swap sw 0 0\n",
+		NULL, false, "", 4);
 }
 
 static void test_keep_and_patterns(void **state)
