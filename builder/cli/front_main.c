@@ -4,6 +4,8 @@
 #include "builder/cli/report.h"
 #include "builder/prepare.h"
 #include "lib/version.h"
+#include "plan/canonical.h"
+#include "plan/epoch.h"
 
 #include <string.h>
 
@@ -43,18 +45,21 @@ static int open_cache(const struct options *o, struct store *ret, struct err *e)
 	return r < 0 ? r : store_open(path, ret, e);
 }
 
-/* The key, or the document it is the digest of. */
-static int print_key(const struct options *o, const struct prepared *p)
+/* The key, or the document it is the digest of: exactly the hashed bytes, and a newline. */
+static int print_key(const struct options *o, const struct prepared *p, struct err *e)
 {
+	_cleanup_buf_ struct buf text = BUF_INIT(CANONICAL_MAX_BYTES);
 	char hex[DIGEST_HEX_SIZE];
+	int r;
 
-	if (o->json) {
-		(void)json_dumpf(p->document, stdout, JSON_INDENT(1) | JSON_SORT_KEYS);
-		(void)fputc('\n', stdout);
-	} else {
+	if (!o->json) {
 		(void)puts(digest_hex(&p->key, hex));
+		return 0;
 	}
-	return 0;
+	r = canonical_append(p->document, &text, e);
+	if (r == 0)
+		(void)puts(buf_str(&text));
+	return r;
 }
 
 enum { TO_ENGINE = -1 };
@@ -77,8 +82,8 @@ static int from_plan(const struct options *o, const struct store *store, struct 
 		return report_failure(t, NULL, &e);
 	}
 	if (o->verb == VERB_KEY) {
-		(void)print_key(o, &p);
-		return report_flush(t);
+		r = print_key(o, &p, &e);
+		return r < 0 ? report_failure(t, NULL, &e) : report_flush(t);
 	}
 	if (p.key_error == -ENOKEY || store_find_entry(store, &p.key, &path, &e) < 0)
 		return TO_ENGINE;
@@ -120,7 +125,7 @@ static int answer(const struct options *o, struct terminal *t)
 	struct err e = ERR_INIT;
 
 	if (o->version) {
-		(void)puts("imgbuild " IMGBUILD_VERSION);
+		(void)printf("imgbuild %s, epoch %d\n", IMGBUILD_VERSION, IMGBUILD_EPOCH);
 		return report_flush(t);
 	}
 	if (o->help || o->verb == VERB_HELP)

@@ -26,7 +26,8 @@ static const struct {
 		1, 1 },
 	[VERB_KEY] = { "key", "PLAN", "print the key of a plan",
 		"Print the SHA-256 that names the image of PLAN. Needs no network once a lock is\n"
-		"there. With --json, print the canonical document that is hashed.\n",
+		"there. With --json, print the canonical document that is hashed, so that the\n"
+		"key can be computed by hand (see the manual's examples).\n",
 		1, 1 },
 	[VERB_INSPECT] = { "inspect", "FILE", "tell what a disk image is: format, partitions, root, distribution",
 		"Tell the format of a disk image, its partitions and their filesystems, which\n"
@@ -98,7 +99,7 @@ static const struct {
 	[OPT_VERBOSE] = { "verbose", 'v', NULL, "say more, the guest's output included", ALL_VERBS },
 	[OPT_NO_COLOR] = { "no-color", 0, NULL, "no colours and no redrawn lines ($NO_COLOR does the same)", ALL_VERBS },
 	[OPT_HELP] = { "help", 'h', NULL, "show help", ALL_VERBS },
-	[OPT_VERSION] = { "version", 'V', NULL, "print the version", ALL_VERBS },
+	[OPT_VERSION] = { "version", 'V', NULL, "print the version and the epoch", ALL_VERBS },
 };
 
 const char *verb_name(enum verb v)
