@@ -13,8 +13,7 @@ void prepared_release(struct prepared *p)
 	*p = (struct prepared){ 0 };
 }
 
-/* Fill in the digest of one local file or tree, and hold it against what the plan says it must be. A SHA-512 is not
- * compared here, since it is not remembered: the engine does, before the bytes are used. */
+/* Fill in the digest of one local file or tree, and hold it against what the plan says it must be. */
 static int digest_local(const struct plan *plan, struct filedigest_memo *memo, struct plan_local_input *input,
 	struct err *e)
 {
@@ -39,7 +38,8 @@ static int digest_local(const struct plan *plan, struct filedigest_memo *memo, s
 		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
 			"`%s` has the SHA-256 %s, but the plan says %s: change the plan if the new file is meant",
 			input->path, digest_hex(&input->digest, found), digest_hex(&input->sha256, expected));
-	return 0;
+	return input->sha512.algorithm == DIGEST_NONE ? 0 :
+		filedigest_confirm_sha512(memo, fd, input->path, &input->sha512, e);
 }
 
 static int digest_locals(struct prepared *p, const struct store *store, struct err *e)
@@ -59,21 +59,6 @@ static int digest_locals(struct prepared *p, const struct store *store, struct e
 	return r;
 }
 
-/* Hold a local file against the SHA-512 that the plan gives for it. */
-static int check_sha512(const struct plan *plan, const struct plan_local_input *input, struct err *e)
-{
-	_cleanup_close_ int fd = plan_open_beneath(plan, input->path, O_RDONLY | O_NONBLOCK, e);
-	struct digest found;
-	int r = fd < 0 ? fd : digest_fd(DIGEST_SHA512, fd, UINT64_MAX, &found, e);
-
-	if (r < 0)
-		return err_default_kind(e, ERR_KIND_INPUT);
-	if (!digest_equal(&found, &input->sha512))
-		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
-			"`%s` does not have the SHA-512 that the plan says: change the plan if the new file is meant", input->path);
-	return 0;
-}
-
 int prepared_confirm_locals(const struct prepared *p, const struct store *store, struct err *e)
 {
 	_cleanup_filedigest_memo_ struct filedigest_memo *memo = NULL;
@@ -85,10 +70,8 @@ int prepared_confirm_locals(const struct prepared *p, const struct store *store,
 	for (size_t i = 0; r == 0 && i < now.n; i++) {
 		const struct plan_local_input *was = plan_local_input_find(&p->locals, now.items[i].slot);
 
-		if (now.items[i].sha512.algorithm != DIGEST_NONE)
-			r = check_sha512(p->plan, &now.items[i], e);
 		/* The base is confirmed where its root is taken out, and not read when the cache has that. */
-		if (r < 0 || now.items[i].kind == PLAN_INPUT_BASE)
+		if (now.items[i].kind == PLAN_INPUT_BASE)
 			continue;
 		r = digest_local(p->plan, memo, &now.items[i], e);
 		if (r == 0 && (!was || !digest_equal(&was->digest, &now.items[i].digest) || was->is_tree != now.items[i].is_tree ||

@@ -37,9 +37,8 @@ int prepared_load(const char *path, enum arch arch, bool allow_outside, const st
 /* Compute the key again, after the lock in *p has changed. Same results as above. */
 int prepared_compute_key(struct prepared *p, struct err *e) _must_check_;
 
-/* Hold the local inputs (but for the base) against the digests in *p, after they were read, and those
- * that the plan gives a SHA-512 for (the base, too) against that. Returns 0; -EBUSY one was changed since; -EBADMSG it is not what the plan
- * says. */
+/* Hold the local inputs (but for the base) against the digests in *p, after they were read. Returns 0; -EBUSY one was
+ * changed since; -EBADMSG it is not what the plan says. */
 int prepared_confirm_locals(const struct prepared *p, const struct store *store, struct err *e) _must_check_;
 
 void prepared_release(struct prepared *p);

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define MEMO_STATE_NAME "file-digests"
+#define MEMO_SHA512_STATE_NAME "file-digests-sha512"
 
 /* What tells one state of a file from another without reading it. */
 struct fingerprint {
@@ -27,6 +28,8 @@ struct memo_item {
 
 struct filedigest_memo {
 	char *store_path; /* NULL: never saved */
+	const char *state_name;
+	struct filedigest_memo *sha512; /* the same for SHA-512, made when first needed; its items hold the SHA-256 of that */
 	struct memo_item *slots; /* open addressing by device and inode; a power of two of them, at most 3/4 full */
 	size_t n_slots, n_items;
 	bool learned;
@@ -230,7 +233,7 @@ int filedigest_memo_decode(struct filedigest_memo *m, const void *bytes, size_t 
 	return r;
 }
 
-int filedigest_memo_load(const struct store *s, struct filedigest_memo **ret, struct err *e)
+static int memo_load(const struct store *s, const char *state_name, struct filedigest_memo **ret, struct err *e)
 {
 	_cleanup_filedigest_memo_ struct filedigest_memo *m = calloc(1, sizeof(*m));
 	struct buf file = BUF_INIT(STORE_STATE_MAX_BYTES);
@@ -239,11 +242,12 @@ int filedigest_memo_load(const struct store *s, struct filedigest_memo **ret, st
 
 	if (!m)
 		return err_set(e, -ENOMEM, "out of memory");
+	m->state_name = state_name;
 	if (s) {
 		m->store_path = strdup(s->path);
 		if (!m->store_path)
 			return err_set(e, -ENOMEM, "out of memory");
-		if (store_read_state(s, MEMO_STATE_NAME, &file, &ignored) == 0)
+		if (store_read_state(s, state_name, &file, &ignored) == 0)
 			r = filedigest_memo_decode(m, buf_str(&file), file.len);
 		buf_release(&file);
 	}
@@ -253,20 +257,40 @@ int filedigest_memo_load(const struct store *s, struct filedigest_memo **ret, st
 	return 0;
 }
 
+int filedigest_memo_load(const struct store *s, struct filedigest_memo **ret, struct err *e)
+{
+	return memo_load(s, MEMO_STATE_NAME, ret, e);
+}
+
+/* The memo of SHA-512 that goes with m. */
+static int get_sha512_memo(struct filedigest_memo *m, struct filedigest_memo **ret, struct err *e)
+{
+	_cleanup_store_ struct store store = STORE_INIT;
+	int r = 0;
+
+	if (!m->sha512 && m->store_path)
+		r = store_open(m->store_path, &store, e);
+	if (!m->sha512 && r == 0)
+		r = memo_load(m->store_path ? &store : NULL, MEMO_SHA512_STATE_NAME, &m->sha512, e);
+	if (r == 0)
+		*ret = m->sha512;
+	return r;
+}
+
 int filedigest_memo_save(struct filedigest_memo *m, struct err *e)
 {
 	_cleanup_publisher_ struct publisher *p = NULL;
 	_cleanup_buf_ struct buf file = BUF_INIT(STORE_STATE_MAX_BYTES);
-	int r;
+	int r = m->sha512 ? filedigest_memo_save(m->sha512, e) : 0;
 
-	if (!m->store_path || !m->learned)
-		return 0;
+	if (r < 0 || !m->store_path || !m->learned)
+		return r;
 	r = filedigest_memo_encode(m, &file);
 	if (r < 0)
 		return err_set_errno(e, r, "cannot write down the digests of local files");
 	r = publisher_open(m->store_path, &p, e);
 	if (r == 0)
-		r = publish_state(p, MEMO_STATE_NAME, file.data, file.len, e);
+		r = publish_state(p, m->state_name, file.data, file.len, e);
 	if (r == 0)
 		m->learned = false;
 	return r;
@@ -276,6 +300,7 @@ void filedigest_memo_free(struct filedigest_memo *m)
 {
 	if (!m)
 		return;
+	filedigest_memo_free(m->sha512);
 	forget_all(m);
 	free(m->store_path);
 	free(m);
@@ -283,8 +308,8 @@ void filedigest_memo_free(struct filedigest_memo *m)
 
 void filedigest_memo_counts(const struct filedigest_memo *m, uint64_t *ret_read, uint64_t *ret_known)
 {
-	*ret_read = m->n_read;
-	*ret_known = m->n_known;
+	*ret_read = m->n_read + (m->sha512 ? m->sha512->n_read : 0);
+	*ret_known = m->n_known + (m->sha512 ? m->sha512->n_known : 0);
 }
 
 /* ---- paths --------------------------------------------------------------------------------------------------------- */
@@ -375,8 +400,21 @@ static bool recall(struct filedigest_memo *m, const struct fingerprint *file, st
 	return true;
 }
 
-int filedigest_fd(struct filedigest_memo *m, int fd, const char *label, struct digest *ret, uint64_t *ret_size_bytes,
-	struct err *e)
+/* What is remembered of a file: its SHA-256, or the SHA-256 of its SHA-512. */
+static int read_digest(int fd, enum digest_algorithm algorithm, struct digest *ret, struct err *e)
+{
+	struct digest digest;
+	int r = digest_fd(algorithm, fd, UINT64_MAX, &digest, e);
+
+	if (r == 0 && algorithm == DIGEST_SHA512)
+		r = digest_bytes(DIGEST_SHA256, digest.bytes, digest_size_bytes(DIGEST_SHA512), ret, e);
+	else if (r == 0)
+		*ret = digest;
+	return r;
+}
+
+static int recall_or_read(struct filedigest_memo *m, int fd, enum digest_algorithm algorithm, const char *label,
+	struct digest *ret, uint64_t *ret_size_bytes, struct err *e)
 {
 	struct fingerprint before, after;
 	struct digest digest;
@@ -391,7 +429,7 @@ int filedigest_fd(struct filedigest_memo *m, int fd, const char *label, struct d
 	before = fingerprint_of(&st);
 	if (!m || !recall(m, &before, &digest)) {
 		read_ns = now_ns();
-		r = digest_fd(DIGEST_SHA256, fd, UINT64_MAX, &digest, e);
+		r = read_digest(fd, algorithm, &digest, e);
 		if (r < 0) {
 			(void)err_wrap(e, "reading `%s`", label);
 			return err_default_kind(e, ERR_KIND_HOST);
@@ -410,6 +448,33 @@ int filedigest_fd(struct filedigest_memo *m, int fd, const char *label, struct d
 	if (ret_size_bytes)
 		*ret_size_bytes = before.size_bytes;
 	return 0;
+}
+
+int filedigest_fd(struct filedigest_memo *m, int fd, const char *label, struct digest *ret, uint64_t *ret_size_bytes,
+	struct err *e)
+{
+	return recall_or_read(m, fd, DIGEST_SHA256, label, ret, ret_size_bytes, e);
+}
+
+int filedigest_confirm_sha512(struct filedigest_memo *m, int fd, const char *label, const struct digest *sha512, struct err *e)
+{
+	struct filedigest_memo *memo = NULL;
+	struct digest expected, found, shown;
+	char a[DIGEST_HEX_SIZE], b[DIGEST_HEX_SIZE];
+	int r = m ? get_sha512_memo(m, &memo, e) : 0;
+
+	if (r == 0)
+		r = digest_bytes(DIGEST_SHA256, sha512->bytes, digest_size_bytes(DIGEST_SHA512), &expected, e);
+	if (r == 0)
+		r = recall_or_read(memo, fd, DIGEST_SHA512, label, &found, NULL, e);
+	if (r < 0 || digest_equal(&found, &expected))
+		return r;
+	r = digest_fd(DIGEST_SHA512, fd, UINT64_MAX, &shown, e);
+	if (r < 0)
+		return err_wrap(e, "reading `%s`", label);
+	return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
+		"`%s` has the SHA-512 %s, but the plan says %s: change the plan if the new file is meant", label,
+		digest_hex(&shown, a), digest_hex(sha512, b));
 }
 
 int filedigest_file_at(struct filedigest_memo *m, int dirfd, const char *path, struct digest *ret,

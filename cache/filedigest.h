@@ -1,7 +1,7 @@
 /* Digests of local files and trees, remembered so that an unchanged file is not read again.
  *
- * A memo maps (device, inode, size, mtime, ctime) of a file to its SHA-256. It is state/file-digests in the cache;
- * a missing, damaged or foreign one is an empty one. Racy timestamps: a file that was changed less than
+ * A memo maps (device, inode, size, mtime, ctime) of a file to its SHA-256. It is state/file-digests in the cache, and
+ * state/file-digests-sha512 for the files of which a SHA-512 was asked for; a missing, damaged or foreign one is an empty one. Racy timestamps: a file that was changed less than
  * FILEDIGEST_RACY_NS before it was read (or while it was) could be changed again without its timestamps showing it,
  * so its digest is used now and not remembered (git's index has the same care). The memo keeps at most
  * FILEDIGEST_MEMO_MAX_ITEMS, those used last.
@@ -61,6 +61,11 @@ void filedigest_memo_counts(const struct filedigest_memo *m, uint64_t *ret_read,
 /* The SHA-256 of an opened regular file (lent; its offset is not used). memo may be NULL; ret_size_bytes too. */
 int filedigest_fd(struct filedigest_memo *m, int fd, const char *label, struct digest *ret, uint64_t *ret_size_bytes,
 	struct err *e) _must_check_;
+
+/* Hold an opened regular file against a SHA-512. That it was read and had that SHA-512 is remembered likewise.
+ * Returns 0; -EBADMSG (kind input) it has another one: the message names both. */
+int filedigest_confirm_sha512(struct filedigest_memo *m, int fd, const char *label, const struct digest *sha512, struct err *e)
+	_must_check_;
 
 /* The SHA-256 of a regular file. */
 int filedigest_file_at(struct filedigest_memo *m, int dirfd, const char *path, struct digest *ret,

@@ -121,6 +121,49 @@ static void test_quiet_file_is_remembered(void **state)
 	assert_counts(changed, 1, 0);
 }
 
+static void confirm_sha512(struct filedigest_memo *m, const char *name, const char *expected_text, int expected)
+{
+	_cleanup_close_ int fd = openat(work_fd, name, O_RDONLY | O_CLOEXEC);
+	char hex[DIGEST_HEX_SIZE];
+	struct err e = ERR_INIT;
+	struct digest sha512;
+	int r;
+
+	assert_true(fd >= 0);
+	assert_int_equal(digest_bytes(DIGEST_SHA512, expected_text, strlen(expected_text), &sha512, &e), 0);
+	r = filedigest_confirm_sha512(m, fd, name, &sha512, &e);
+	if (r != expected)
+		fail_msg("%s: %d %s", name, r, e.message);
+	assert_true(r == 0 || (strstr(e.message, digest_hex(&sha512, hex)) && e.kind == ERR_KIND_INPUT));
+}
+
+static void test_sha512_is_remembered(void **state)
+{
+	_cleanup_filedigest_memo_ struct filedigest_memo *m = NULL, *again = NULL, *changed = NULL;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	put("a", "hello", 0644);
+	wait_until_not_racy();
+	m = load();
+	digest_file(m, "a", "hello");
+	confirm_sha512(m, "a", "hello", 0);
+	confirm_sha512(m, "a", "hello", 0);
+	assert_counts(m, 2, 1);
+	assert_int_equal(filedigest_memo_save(m, &e), 0);
+	again = load();
+	digest_file(again, "a", "hello");
+	confirm_sha512(again, "a", "hello", 0);
+	/* What is remembered is which one it has, not that it was the right one. */
+	confirm_sha512(again, "a", "other", -EBADMSG);
+	assert_counts(again, 0, 3);
+	put("a", "HELLO", 0644);
+	changed = load();
+	confirm_sha512(changed, "a", "hello", -EBADMSG);
+	confirm_sha512(changed, "a", "HELLO", 0);
+	confirm_sha512(NULL, "a", "HELLO", 0);
+}
+
 static void test_fresh_file_is_not_remembered(void **state)
 {
 	_cleanup_filedigest_memo_ struct filedigest_memo *m = load();
@@ -406,6 +449,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_quiet_file_is_remembered),
 		TEST(test_fresh_file_is_not_remembered),
+		TEST(test_sha512_is_remembered),
 		TEST(test_memo_of_strangers),
 		TEST(test_memo_limit),
 		TEST(test_paths_stay_beneath),

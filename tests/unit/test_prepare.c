@@ -90,7 +90,7 @@ static void a_local_input_that_changed_is_noticed(void **state)
 	}
 }
 
-/* A SHA-512 is not remembered and not looked at for a hit; a build must. */
+/* Already for a hit: a base that was replaced by another has another key, and must not be taken for what the plan means. */
 static void a_sha512_of_the_plan_is_held_to(void **state)
 {
 	static const char *const names[] = { "base", "kernel" };
@@ -112,9 +112,8 @@ static void a_sha512_of_the_plan_is_held_to(void **state)
 			i / 2 ? hex : "", i / 2 ? "\"\n" : "");
 		put(*state, "plan.toml", text, 0644);
 		assert_true(asprintf(&path, "%s/plan.toml", (const char *)*state) > 0);
-		assert_int_equal(prepared_load(path, ARCH_AMD64, false, NULL, NULL, &p, &faults, &e), 0);
-		assert_int_equal(prepared_confirm_locals(&p, NULL, &e), i % 2 ? -EBADMSG : 0);
-		assert_true(i % 2 == 0 || (strstr(e.message, name) && err_exit_status(&e) == ERR_KIND_INPUT));
+		assert_int_equal(prepared_load(path, ARCH_AMD64, false, NULL, NULL, &p, &faults, &e), i % 2 ? -EBADMSG : 0);
+		assert_true(i % 2 == 0 || (strstr(e.message, name) && strstr(e.message, hex) && err_exit_status(&e) == ERR_KIND_INPUT));
 	}
 }
 
