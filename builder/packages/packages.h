@@ -52,7 +52,10 @@ struct pkg_get {
 	struct buf bytes;		/* the answer; initialised by the caller with the maximum; released by the caller */
 	int fd;				/* -1. A transport that has the answer as a regular file may give a descriptor of it
 					 * here instead (it is closed by the caller): a large list need not be in memory */
+	bool fresh;			/* an older copy in a cache on the way will not do */
 	int status;			/* out: 0, or -ENOENT: no URL has it */
+	char *from;			/* out: where the bytes came from, without user information; NULL: from a cache, or not
+					 * known. Freed by the caller */
 };
 
 /* How metadata is fetched. Returns 0 with each get's status set; negative when something else than "not there"
@@ -60,6 +63,7 @@ struct pkg_get {
 struct pkg_transport {
 	void *ctx;
 	int (*fetch_many)(void *ctx, struct pkg_get *gets, size_t n, struct err *e);
+	int (*pause)(void *ctx, unsigned pause_ms, struct err *e); /* 0, or -ECANCELED; NULL: there is no waiting */
 };
 
 /* A repository that the plan adds. */
@@ -86,6 +90,13 @@ struct pkg_mirror {
 	const char *url;
 };
 
+/* A release file that was believed before: an older one of the same suite is not believed after it. */
+struct pkg_known_release {
+	const char *uri;		/* the archive, as the lock has it */
+	const char *suite;
+	int64_t date;			/* of the newest one, seconds since 1970; 0: not known */
+};
+
 struct pkg_request {
 	enum arch arch;
 	struct pkg_host_fs fs;
@@ -108,6 +119,11 @@ struct pkg_request {
 	const char *snapshot;		/* "20261101T000000Z": take the archives as they were; NULL: now */
 	int64_t now;			/* seconds since 1970, for Valid-Until and Date */
 	bool ignore_valid_until;	/* a mirror known to be old; a snapshot implies it */
+	const struct strv *trusted;	/* URIs of archives whose packages are taken although nobody vouches for them: what
+					 * the plan's [apt] trusted lists; NULL: none */
+	const struct pkg_known_release *known_releases; /* from an older answer; a snapshot sets them aside */
+	size_t n_known_releases;
+	unsigned retry_delay_ms;	/* the first pause before a mirror is asked again that is being updated; 0: 1000 */
 	struct progress *progress;	/* NULL is fine */
 };
 
