@@ -160,7 +160,7 @@ int apt_release_judge_status(const char *status, size_t len, const struct strv *
 			j.revoked_key	       ? "its key was revoked" :
 			j.expired	       ? "the signature has expired" :
 			j.weak		       ? "it uses MD5, SHA-1 or RIPEMD-160" :
-			j.missing_key[0]       ? "its key is not among the keys of the base image" :
+			j.missing_key[0]       ? "its key is not among those trusted for it" :
 						 "there is no signature";
 
 		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "no good signature on %s: %s%s%s%s", label, why,
@@ -226,7 +226,7 @@ static int run_sqv(int keyring_fd, int signed_fd, int signature_fd, const struct
 			return err_set(e, -ENOMEM, "out of memory");
 	if (signers.n == 0)
 		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "no good signature on %s by %s (says sqv)", label,
-			found.n ? "a key that Signed-By allows" : "a key of the base image");
+			found.n ? "a key that Signed-By allows" : "a key trusted for it");
 	strv_sort(&signers);
 	strv_uniq(&signers);
 	strv_release(ret_signers);
