@@ -185,8 +185,8 @@ static int add_file(struct assembly *a, const struct plan_file *file, struct err
 	if (S_ISDIR(st.st_mode)) {
 		if (file->has_mode || strcmp(owner, "root:root") != 0)
 			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
-				"[%s] is a folder: its files keep their own modes and belong to root, so it takes no mode "
-				"and no owner; change them in the setup script",
+				"[%s] is a folder: its files are 0755 where they are executable, else 0644, and belong to root, "
+				"so it takes no mode and no owner; change them in the setup script, or name a file alone",
 				slot);
 		r = initrd_add_tree(a->rd, destination, fd, path, e);
 		return r < 0 ? r : job_add(&a->job, e, "tree", destination, path, NULL);

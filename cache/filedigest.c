@@ -616,7 +616,7 @@ static int walk_item(struct tree *t, int dirfd, const char *name, const char *pa
 		free(item.target);
 		return r;
 	}
-	item.mode = item.type == 'l' ? 0 : st.st_mode & FILEDIGEST_MODE_MASK;
+	item.mode = item.type == 'l' ? 0 : portable_mode(st.st_mode);
 	r = add_tree_item(t, &item, e);
 	return r < 0 || fd < 0 ? r : walk_folder(t, fd, path, depth + 1, e);
 }

@@ -10,10 +10,10 @@
  *     filedigest_file_at(m, plan_dirfd, "files/x", &digest, &size, e);
  *     filedigest_memo_save(m, e);           // a read-only cache is no reason to fail: ignore or note the error
  *
- * The digest of a tree covers, for every path beneath it in bytewise order: type (file, folder, symbolic link), mode
- * & FILEDIGEST_MODE_MASK of files and folders, SHA-256 and size of files, target of links. Not covered: the name of
- * the tree, owners, times, extended attributes, hard links as such, the mode of the top folder. Who copies a tree into an image must keep to
- * the same facts (files and folders with mode & FILEDIGEST_MODE_MASK). Devices, sockets and FIFOs are refused.
+ * The digest of a tree covers, for every path beneath it in bytewise order: type (file, folder, symbolic link), whether a file
+ * is executable (portable_mode(), docs/decisions/tree-modes.md), SHA-256 and size of files, target of links. Not covered: the
+ * name of the tree, owners, other permissions, times, extended attributes, hard links as such. Who copies a tree into an image must
+ * keep to the same facts (files and folders with portable_mode()). Devices, sockets and FIFOs are refused.
  *
  * Paths: with dirfd >= 0 the path is relative and is resolved beneath dirfd (RESOLVE_BENEATH or the same by hand): a
  * name or a link that leads out of it is -EXDEV. With AT_FDCWD there is no such limit (--allow-outside). Links inside
@@ -27,7 +27,6 @@
 
 #include "cache/store.h"
 
-#define FILEDIGEST_MODE_MASK 0777u
 #define FILEDIGEST_RACY_NS 2000000000ull /* the coarsest timestamps in use are those of FAT: 2 s */
 #define FILEDIGEST_MEMO_MAX_ITEMS 100000u
 #define FILEDIGEST_TREE_MAX_ITEMS 500000u

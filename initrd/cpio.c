@@ -447,11 +447,11 @@ static int add_any(
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open what is to be `%s` in the initrd", name);
 	if (S_ISDIR(st.st_mode)) {
-		int r = cpio_add_dir(c, name, st.st_mode & CPIO_TREE_MODE_MASK, e);
+		int r = cpio_add_dir(c, name, portable_mode(st.st_mode), e);
 
 		return r < 0 ? r : add_tree(c, name, fd, depth + 1, e);
 	}
-	return cpio_add_fd(c, name, st.st_mode & CPIO_TREE_MODE_MASK, fd, e);
+	return cpio_add_fd(c, name, portable_mode(st.st_mode), fd, e);
 }
 
 static int add_tree(struct cpio *c, const char *name, int dirfd, unsigned depth, struct err *e)

@@ -28,8 +28,6 @@
 #define CPIO_NAME_MAX_BYTES 1024
 #define CPIO_MEMBERS_MAX 4000000 /* inode numbers are 32 bit, and memory per name is bounded by this */
 #define CPIO_TREE_DEPTH_MAX 64
-#define CPIO_TREE_MODE_MASK 0777u /* = FILEDIGEST_MODE_MASK: only what a tree's digest covers may be packed  \
-				   */
 
 struct cpio;
 
@@ -55,8 +53,7 @@ int cpio_add_chardev(struct cpio *c, const char *name, mode_t mode, unsigned maj
 	struct err *e) _must_check_;
 
 /* Add everything beneath the folder dirfd (lent) under name, which becomes a folder. Folders, regular files
- * and links with their permission bits, the top one with 0755 (its own mode is in no digest); any other kind
- * of file is -EINVAL, naming it. Links are not followed. */
+ * and links, with portable_mode(), which is what a tree's digest covers; any other kind of file is -EINVAL, naming it. Links are not followed. */
 int cpio_add_tree(struct cpio *c, const char *name, int dirfd, struct err *e) _must_check_;
 
 /* End the archive. *ret_archive_bytes: what was written. *ret_content_bytes: an upper bound of what the

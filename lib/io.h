@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Read until `len` bytes or the end of the file. Return the number of bytes (short only at the end) or -errno. */
@@ -33,6 +34,13 @@ int write_file_atomic_at(int dirfd, const char *path, const void *bytes, size_t 
 /* Copy src_fd to the empty dst_fd: a reflink where the filesystem can, else only the data, holes staying holes.
  * Both are lent. dst_fd gets the size of src_fd. *ret_reflinked may be NULL. */
 int copy_file_sparse(int src_fd, int dst_fd, bool *ret_reflinked, struct err *e) _must_check_;
+
+/* The mode with which a local file or folder counts, from its st_mode: what git keeps of one. The rest is the umask of
+ * whoever checked it out, and must show neither in a key nor in an image. */
+static inline mode_t portable_mode(mode_t st_mode)
+{
+	return S_ISDIR(st_mode) || (st_mode & S_IXUSR) ? 0755 : 0644;
+}
 
 /* mkdir -p with mode 0755 (less the umask). Existing folders are fine. */
 int mkdir_parents_at(int dirfd, const char *path, struct err *e) _must_check_;

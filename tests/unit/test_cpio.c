@@ -58,8 +58,8 @@ static int make_tree(char **path, bool reversed)
 		int file = openat(fd, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
 
 		assert_int_equal(write_full(file, name, strlen(name)), 0);
-		/* What is beyond FILEDIGEST_MODE_MASK is not in a tree's digest, so it must not be packed. */
-		assert_int_equal(fchmod(file, 04640), 0);
+		/* What portable_mode() leaves out is not in a tree's digest, so it must not be packed. */
+		assert_int_equal(fchmod(file, name[0] == 'b' ? 04700 : 04640), 0);
 		close(file);
 	}
 	assert_int_equal(symlinkat("../a", fd, "sub/link"), 0);
@@ -113,12 +113,12 @@ static void test_listing(void **state)
 		"-rw-r--r--   1 0        0         3145727 Jan  1  1970 big",
 		"-rw-r--r--   1 0        0          700000 Jan  1  1970 half",
 		"lrwxrwxrwx   1 0        0               7 Jan  1  1970 lib -> usr/lib",
-		"drwxr-xr-x   1 0        0               0 Jan  1  1970 tree\n", /* the top's own mode is in
-										    no digest */
-		"-rw-r-----   1 0        0               1 Jan  1  1970 tree/a\n",
-		"-rw-r-----   1 0        0               1 Jan  1  1970 tree/hardlink",
-		"drwx------   1 0        0               0 Jan  1  1970 tree/sub",
-		"-rw-r-----   1 0        0              11 Jan  1  1970 tree/sub/.hidden",
+		"drwxr-xr-x   1 0        0               0 Jan  1  1970 tree\n",
+		"-rw-r--r--   1 0        0               1 Jan  1  1970 tree/a\n",
+		"-rwxr-xr-x   1 0        0               1 Jan  1  1970 tree/b\n",
+		"-rw-r--r--   1 0        0               1 Jan  1  1970 tree/hardlink",
+		"drwxr-xr-x   1 0        0               0 Jan  1  1970 tree/sub",
+		"-rw-r--r--   1 0        0              11 Jan  1  1970 tree/sub/.hidden",
 		"lrwxrwxrwx   1 0        0               4 Jan  1  1970 tree/sub/link -> ../a",
 	};
 	char *path = NULL;
