@@ -12,18 +12,58 @@ struct maker {
 	const struct lock *whole_lock;
 	enum arch arch;
 	const struct plan_local_inputs *locals;
+	struct key_gaps *gaps;
 	struct err *e;
 };
+
+void key_gaps_release(struct key_gaps *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		free(g->items[i].slot);
+	free(g->items);
+	*g = (struct key_gaps){ 0 };
+}
+
+const char *key_gap_text(enum key_gap_reason reason)
+{
+	switch (reason) {
+	case KEY_GAP_NOT_ASKED:
+		return "the lock has no answer";
+	case KEY_GAP_STALE:
+		return "the lock answers another question than the plan asks now";
+	case KEY_GAP_NEEDS_BASE:
+		return "it depends on the base image, which the lock does not answer";
+	}
+	return "";
+}
 
 static int out_of_memory(struct err *e)
 {
 	return err_set(e, -ENOMEM, "out of memory");
 }
 
-static int not_answered(const struct maker *m, const char *what)
+/* Note that a part is not known. r: what asking the question returned; asked and answered: the digests of the plan's question and of that
+ * in the lock. Returns 1 when there is an answer, 0 when it was noted that there is none. */
+static int check_answer(const struct maker *m, int r, const struct digest *asked, const struct digest *answered, const char *slot)
 {
-	return err_set(m->e, -ENOKEY, "the lock does not answer what the plan `%s` asks for %s: %s", m->plan->file,
-		arch_name(m->arch), what);
+	struct key_gap *items, gap = { .reason = answered->algorithm == DIGEST_NONE ? KEY_GAP_NOT_ASKED : KEY_GAP_STALE };
+
+	if (r < 0 && r != -ENOKEY)
+		return r;
+	if (r == 0 && digest_equal(asked, answered))
+		return 1;
+	if (r == -ENOKEY) {
+		err_clear(m->e);
+		gap.reason = KEY_GAP_NEEDS_BASE;
+	}
+	items = reallocarray(m->gaps->items, m->gaps->n + 1, sizeof(*items));
+	if (items)
+		m->gaps->items = items;
+	gap.slot = items ? strdup(slot) : NULL;
+	if (!gap.slot)
+		return out_of_memory(m->e);
+	items[m->gaps->n++] = gap;
+	return 0;
 }
 
 /* Find a local input that has its digest. */
@@ -50,22 +90,30 @@ static int put_base(const struct maker *m, json_t *document)
 			    : p->by == PLAN_PARTITION_LABEL ? json_pack("{s:s}", "label", p->value)
 			    : p->by == PLAN_PARTITION_PARTUUID ? json_pack("{s:s}", "partuuid", p->value)
 							       : json_null();
-	struct digest base;
+	json_t *object = json_pack("{s:o}", "partition", partition);
+	struct digest base, question = { 0 };
 	int r = lock_base_digest(m->plan, m->whole_lock, m->arch, m->locals, &base, m->e);
 
-	if (r < 0) {
-		json_decref(partition);
-		return r == -ENOKEY ? not_answered(m, "which base image it is") : r;
+	if (r == -ENOKEY && m->plan->base[m->arch].location.url) {
+		err_clear(m->e);
+		r = lock_question_base(m->plan, m->arch, &question, m->e);
+		r = check_answer(m, r, &question, &m->lock->base.question, "base");
+	} else if (r == 0 && json_object_set_new(object, "sha256", json_of_digest(&base)) < 0) {
+		r = out_of_memory(m->e);
 	}
-	return put(m, document, "base", json_pack("{s:o, s:o}", "sha256", json_of_digest(&base), "partition", partition));
+	if (r < 0) {
+		json_decref(object);
+		return r;
+	}
+	return put(m, document, "base", object);
 }
 
-/* The digest of the kernel's file. */
+/* The digest of the kernel's file. Returns 1; 0 when it is not known. */
 static int kernel_digest(const struct maker *m, struct digest *ret)
 {
 	const struct plan_kernel *k = &m->plan->kernel[m->arch];
 	const struct plan_local_input *local;
-	struct digest question;
+	struct digest question = { 0 };
 	int r;
 
 	if (k->kind == PLAN_KERNEL_FILE && k->location.path) {
@@ -73,19 +121,17 @@ static int kernel_digest(const struct maker *m, struct digest *ret)
 		if (!local)
 			return m->e->code;
 		*ret = local->digest;
-		return 0;
+		return 1;
 	}
 	if (k->kind == PLAN_KERNEL_FILE && k->location.sha256.algorithm != DIGEST_NONE) {
 		*ret = k->location.sha256;
-		return 0;
+		return 1;
 	}
 	r = lock_question_kernel(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
-	if (r < 0)
-		return r == -ENOKEY ? not_answered(m, "which kernel it is") : r;
-	if (!digest_equal(&question, &m->lock->kernel.question))
-		return not_answered(m, "which kernel it is");
-	*ret = m->lock->kernel.sha256;
-	return 0;
+	r = check_answer(m, r, &question, &m->lock->kernel.question, "kernel");
+	if (r > 0)
+		*ret = m->lock->kernel.sha256;
+	return r;
 }
 
 /* What the kernel's modules are: a local tree, the packages they come in, or nothing more than the base has. */
@@ -112,16 +158,24 @@ static json_t *modules_of(const struct maker *m)
 
 static int put_kernel(const struct maker *m, json_t *document)
 {
+	const struct plan_kernel *k = &m->plan->kernel[m->arch];
+	json_t *kernel = json_object(), *modules;
 	struct digest digest;
-	int r = kernel_digest(m, &digest);
-	json_t *modules;
+	int known = kernel_digest(m, &digest), r = known < 0 ? known : 0;
 
-	if (r < 0)
+	if (known > 0 && json_object_set_new(kernel, "sha256", json_of_digest(&digest)) < 0)
+		r = out_of_memory(m->e);
+	/* Which modules come in packages is known when the packages are. */
+	if (r == 0 && (known > 0 || k->modules || k->kind != PLAN_KERNEL_PACKAGE)) {
+		modules = modules_of(m);
+		if (json_object_set_new(kernel, "modules", modules) < 0)
+			r = m->e->code < 0 ? m->e->code : out_of_memory(m->e);
+	}
+	if (r < 0) {
+		json_decref(kernel);
 		return r;
-	modules = modules_of(m);
-	if (!modules)
-		return m->e->code < 0 ? m->e->code : out_of_memory(m->e);
-	return put(m, document, "kernel", json_pack("{s:o, s:o}", "sha256", json_of_digest(&digest), "modules", modules));
+	}
+	return put(m, document, "kernel", kernel);
 }
 
 static json_t *json_of_packages(const struct lock_packages *p)
@@ -157,15 +211,15 @@ static int put_packages(const struct maker *m, json_t *document)
 	static const struct lock_packages none = { 0 };
 	const struct lock_packages *packages = &none;
 	_cleanup_strv_ struct strv names = { 0 }, debs = { 0 };
-	struct digest question;
-	int r = 0;
+	struct digest question = { 0 };
+	int known = 1, r;
 
 	if (lock_needs_packages(m->plan, m->arch)) {
 		packages = &m->lock->packages;
 		r = lock_question_packages(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
-		if (r == -ENOKEY || (r == 0 && !digest_equal(&question, &packages->question)))
-			return not_answered(m, "which packages they are");
+		known = check_answer(m, r, &question, &packages->question, "packages");
 	}
+	r = known < 0 ? known : 0;
 	if (r == 0 && plan_debs(m->plan, m->arch, &names) < 0)
 		r = out_of_memory(m->e);
 	for (size_t i = 0; r == 0 && i < names.n; i++) {
@@ -181,20 +235,23 @@ static int put_packages(const struct maker *m, json_t *document)
 		if (strv_add(&debs, digest_hex(&deb->digest, hex)) < 0)
 			return out_of_memory(m->e);
 	}
-	if (r == 0)
+	if (r == 0 && known)
 		r = put(m, document, "packages", json_of_packages(packages));
-	if (r == 0)
+	if (r == 0 && known)
 		r = put(m, document, "removals", json_of_removals(m, packages));
 	return r < 0 ? r : put(m, document, "debs", json_of_set(&debs));
 }
 
-/* What a location of [files] or [inputs] is. *ret_local is NULL when it is not local. */
+/* What a location of [files] or [inputs] is. *ret_local is NULL when it is not local; *ret is DIGEST_NONE when it is not known. */
 static int content_digest(const struct maker *m, const char *prefix, const char *name, const struct plan_location *l,
 	struct digest *ret, const struct plan_local_input **ret_local)
 {
+	const struct lock_arch *lock = m->lock;
+	const struct digest none = { 0 }, *answered = &none;
 	_cleanup_free_ char *slot = NULL;
 	const struct lock_blob *answer;
-	struct digest question;
+	struct digest question = { 0 };
+	int r;
 
 	*ret_local = NULL;
 	if (l->url && l->sha256.algorithm != DIGEST_NONE) {
@@ -203,23 +260,33 @@ static int content_digest(const struct maker *m, const char *prefix, const char 
 	}
 	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
 		return out_of_memory(m->e);
-	if (l->url) {
-		/* Asked for itself, so that running out of memory is not taken for an answer that is not there. */
-		int r = lock_question_source(m->plan, slot, &question, m->e);
-
-		if (r < 0)
-			return r;
-		answer = lock_source_find(m->whole_lock, m->plan, m->arch, slot);
-		if (!answer)
-			return not_answered(m, slot);
-		*ret = answer->sha256;
+	if (!l->url) {
+		*ret_local = local_of(m, slot);
+		if (!*ret_local)
+			return m->e->code;
+		*ret = (*ret_local)->digest;
 		return 0;
 	}
-	*ret_local = local_of(m, slot);
-	if (!*ret_local)
-		return m->e->code;
-	*ret = (*ret_local)->digest;
-	return 0;
+	/* Asked for itself, so that running out of memory is not taken for an answer that is not there. */
+	r = lock_question_source(m->plan, slot, &question, m->e);
+	if (r < 0)
+		return r;
+	answer = lock_source_find(m->whole_lock, m->plan, m->arch, slot);
+	*ret = answer ? answer->sha256 : none;
+	if (answer)
+		return 0;
+	for (size_t i = 0; i < lock->n_sources; i++)
+		if (strcmp(lock->sources[i].slot, slot) == 0)
+			answered = &lock->sources[i].blob.question;
+	return check_answer(m, 0, &question, answered, slot);
+}
+
+/* Put the digest of a file's or an input's bytes into its object, where it is known. */
+static int set_content(json_t *object, const struct plan_local_input *local, const struct digest *digest)
+{
+	if (digest->algorithm == DIGEST_NONE)
+		return object ? 0 : -1;
+	return json_object_set_new(object, local && local->is_tree ? "tree" : "sha256", json_of_digest(digest));
 }
 
 static int append_file(const struct maker *m, const struct plan_file *f, json_t *files)
@@ -238,10 +305,10 @@ static int append_file(const struct maker *m, const struct plan_file *f, json_t 
 	if (!f->has_mode && local && local->executable)
 		mode = 0755;
 	(void)snprintf(octal, sizeof(octal), "%04o", mode & 07777);
-	j = json_pack("{s:s, s:s, s:s, s:o}", "path", f->destination.text, "owner", f->owner, "group", f->group,
-		local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest));
+	j = json_pack("{s:s, s:s, s:s}", "path", f->destination.text, "owner", f->owner, "group", f->group);
 	/* The files of a tree have modes of their own, which its digest covers, unless the plan gives one for all. */
-	if (j && (!local || !local->is_tree || f->has_mode) && json_object_set_new(j, "mode", json_string(octal)) < 0) {
+	if (set_content(j, local, &digest) < 0 || ((!local || !local->is_tree || f->has_mode) &&
+						     json_object_set_new(j, "mode", json_string(octal)) < 0)) {
 		json_decref(j);
 		j = NULL;
 	}
@@ -262,14 +329,16 @@ static int put_files(const struct maker *m, json_t *document)
 		json_t *j = NULL;
 
 		r = content_digest(m, "inputs", input->name, &input->location, &digest, &local);
-		if (r == 0)
-			j = json_pack("{s:o}", local && local->is_tree ? "tree" : "sha256", json_of_digest(&digest));
+		if (r < 0)
+			break;
+		j = json_object();
 		/* The setup script can see it, so it counts; written only where it is so. */
-		if (j && local && local->executable && json_object_set_new(j, "executable", json_true()) < 0) {
+		if (set_content(j, local, &digest) < 0 ||
+			(local && local->executable && json_object_set_new(j, "executable", json_true()) < 0)) {
 			json_decref(j);
 			j = NULL;
 		}
-		if (r == 0 && json_object_set_new(inputs, input->name, j) < 0)
+		if (json_object_set_new(inputs, input->name, j) < 0)
 			r = out_of_memory(m->e);
 	}
 	if (r == 0)
@@ -350,12 +419,13 @@ static int put_settings(const struct maker *m, json_t *document)
 	return r < 0 ? r : put(m, document, "arch", json_string(arch_name(m->arch)));
 }
 
-int key_compute(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
-	struct digest *ret_key, json_t **ret_document, struct err *e)
+int key_draft(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	json_t **ret_document, struct key_gaps *ret_gaps, struct err *e)
 {
-	const struct maker m = { .plan = p, .lock = &l->arch[arch], .whole_lock = l, .arch = arch, .locals = locals, .e = e };
+	const struct maker m = {
+		.plan = p, .lock = &l->arch[arch], .whole_lock = l, .arch = arch, .locals = locals, .gaps = ret_gaps, .e = e
+	};
 	_cleanup_json_ json_t *document = NULL;
-	char epoch[48];
 	int r = plan_require_arch(p, arch, e);
 
 	if (r < 0)
@@ -376,8 +446,33 @@ int key_compute(const struct plan *p, const struct lock *l, enum arch arch, cons
 		r = put_setup(&m, document);
 	if (r == 0)
 		r = put_settings(&m, document);
+	if (r == 0)
+		*ret_document = take_ptr(document);
+	return r;
+}
+
+/* What is asked for in a section, in words. */
+static const char *asked_for(const char *slot)
+{
+	return strcmp(slot, "base") == 0     ? "which base image it is" :
+	       strcmp(slot, "kernel") == 0   ? "which kernel it is" :
+	       strcmp(slot, "packages") == 0 ? "which packages they are" :
+					       slot;
+}
+
+int key_compute(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	struct digest *ret_key, json_t **ret_document, struct err *e)
+{
+	_cleanup_key_gaps_ struct key_gaps gaps = { 0 };
+	_cleanup_json_ json_t *document = NULL;
+	char epoch[48];
+	int r = key_draft(p, l, arch, locals, &document, &gaps, e);
+
 	if (r < 0)
 		return r;
+	if (gaps.n > 0)
+		return err_set(e, -ENOKEY, "the lock does not answer what the plan `%s` asks for %s: %s", p->file,
+			arch_name(arch), asked_for(gaps.items[0].slot));
 	(void)snprintf(epoch, sizeof(epoch), "imgbuild-epoch %d\n", IMGBUILD_EPOCH);
 	r = canonical_digest(epoch, document, ret_key, e);
 	if (r == 0 && ret_document)

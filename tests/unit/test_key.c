@@ -194,6 +194,68 @@ static void what_is_missing_is_named(void **state)
 	}
 }
 
+/* What the lock does not answer is left out and listed with its reason; the rest is as it will be. */
+static void a_draft_has_what_is_known(void **state)
+{
+	static const struct {
+		const char *text, *slots;
+	} cases[] = {
+		{ URLS "[packages]\na = [\"podman\"]\n[files.\"/a\"]\nurl = \"https://example.org/f\"\nmode = \"0600\"\n"
+		  "[inputs.b]\nurl = \"https://example.org/g\"\n",
+			"base:0 kernel:0 packages:2 files:/a:0 inputs:b:0 " },
+		{ PACKAGE, "base:0 kernel:2 " },
+		{ FROM_BASE, "base:0 kernel:2 " },
+		{ LOCALS "[packages]\na = [\"podman\"]\n", "packages:0 " },
+		{ LOCALS, "" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_buf_ struct buf slots = BUF_INIT(1 << 16);
+		_cleanup_answered_ struct answered a = { 0 };
+		_cleanup_key_gaps_ struct key_gaps gaps = { 0 }, none = { 0 };
+		_cleanup_json_ json_t *draft = NULL, *whole = NULL, *full = NULL;
+		struct err e = ERR_INIT;
+		struct digest key;
+		const char *name;
+		json_t *part;
+
+		fixture_load(*state, cases[i].text, ARCH_AMD64, &a);
+		assert_int_equal(key_draft(a.plan, &a.lock, ARCH_AMD64, &a.locals, &draft, &gaps, &e), 0);
+		for (size_t k = 0; k < gaps.n; k++)
+			assert_int_equal(buf_appendf(&slots, "%s:%d ", gaps.items[k].slot, (int)gaps.items[k].reason), 0);
+		assert_string_equal(buf_str(&slots), cases[i].slots);
+
+		/* With the answers there are no gaps, it is what is hashed, and the draft was a part of it. */
+		fixture_answer(&a, ARCH_AMD64, "one");
+		assert_int_equal(key_draft(a.plan, &a.lock, ARCH_AMD64, &a.locals, &full, &none, &e), 0);
+		assert_int_equal(none.n, 0);
+		assert_int_equal(key_compute(a.plan, &a.lock, ARCH_AMD64, &a.locals, &key, &whole, &e), 0);
+		assert_true(json_equal(full, whole));
+		json_object_foreach(draft, name, part)
+			assert_true(json_equal(part, json_object_get(whole, name)) || gaps.n > 0);
+		assert_true(json_equal(draft, whole) == (gaps.n == 0));
+	}
+}
+
+static void a_stale_answer_is_said_to_be_stale(void **state)
+{
+	static const char before[] = LOCALS "[packages]\na = [\"podman\"]\n", after[] = LOCALS "[packages]\na = [\"crun\"]\n";
+	_cleanup_answered_ struct answered a = { 0 }, b = { 0 };
+	_cleanup_key_gaps_ struct key_gaps gaps = { 0 };
+	_cleanup_json_ json_t *draft = NULL;
+	struct err e = ERR_INIT;
+
+	fixture_load(*state, before, ARCH_AMD64, &a);
+	fixture_answer(&a, ARCH_AMD64, "one");
+	fixture_load(*state, after, ARCH_AMD64, &b);
+	assert_int_equal(key_draft(b.plan, &a.lock, ARCH_AMD64, &b.locals, &draft, &gaps, &e), 0);
+	assert_int_equal(gaps.n, 1);
+	assert_string_equal(gaps.items[0].slot, "packages");
+	assert_int_equal(gaps.items[0].reason, KEY_GAP_STALE);
+	assert_null(json_object_get(draft, "packages"));
+	assert_non_null(json_object_get(draft, "debs"));
+}
+
 /* The document of a plan with everything in it, and its key, as they were when the epoch began. A change here makes every
  * image in every cache a miss: it must be meant. */
 static void the_key_is_what_it_was(void **state)
@@ -253,6 +315,8 @@ int main(void)
 		cmocka_unit_test(an_executable_input_is_another),
 		cmocka_unit_test(each_architecture_has_its_key),
 		cmocka_unit_test(what_is_missing_is_named),
+		cmocka_unit_test(a_draft_has_what_is_known),
+		cmocka_unit_test(a_stale_answer_is_said_to_be_stale),
 		cmocka_unit_test(the_key_is_what_it_was),
 		cmocka_unit_test(a_removal_that_the_plan_names_is_another),
 		cmocka_unit_test(the_document_holds_no_password),
