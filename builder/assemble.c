@@ -144,15 +144,11 @@ static int open_location(struct assembly *a, const char *slot, const struct plan
 {
 	const struct lock_blob *answer = lock_source_find(&a->p->lock, a->p->plan, a->p->arch, slot);
 	struct fetch_result result = { 0 };
-	struct wanted_file wanted = {
-		.label = slot, .url = location->url, .sha256 = location->sha256, .sha512 = location->sha512
-	};
+	struct wanted_file wanted = wanted_location(slot, location, answer);
 	int r;
 
 	if (location->path)
 		return prepared_open_local(a->p, slot, ret_fd, e);
-	if (answer)
-		wanted.sha256 = answer->sha256;
 	r = fetch_one(a->env, &wanted, &result, e);
 	if (r < 0)
 		return err_wrap(e, "[%s]", slot);

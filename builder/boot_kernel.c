@@ -36,16 +36,12 @@ static int open_file(const struct build_env *env, const struct prepared *p, cons
 	const struct lock_kernel *pinned, int *ret_fd, struct lock_blob *ret_blob, struct err *e)
 {
 	const struct plan_location *location = &p->plan->kernel[p->arch].location;
-	struct wanted_file wanted = {
-		.label = "kernel", .url = location->url, .sha256 = location->sha256, .sha512 = location->sha512
-	};
+	struct wanted_file wanted = wanted_location("kernel", location, &pinned->archive);
 	struct fetch_result result = { 0 };
 	int r;
 
 	if (location->path)
 		return prepared_open_local(p, slot, ret_fd, e);
-	if (pinned->archive.sha256.algorithm != DIGEST_NONE)
-		wanted.sha256 = pinned->archive.sha256;
 	r = fetch_one(env, &wanted, &result, e);
 	if (r < 0)
 		return r;

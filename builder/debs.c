@@ -30,7 +30,7 @@ int debs_fetch(const struct build_env *env, const struct prepared *p, const stru
 	struct err *e)
 {
 	_cleanup_fetch_list_ struct fetch_list list = { 0 };
-	int r = fetch_list_add_packages(&list, env, p->arch, packages, n, e);
+	int r = fetch_list_add_packages(&list, env, p, packages, n, e);
 
 	return r < 0 ? r : fetch_list_run(&list, env, e);
 }

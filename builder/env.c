@@ -1,5 +1,7 @@
 #include "builder/env.h"
 
+#include "lib/url.h"
+
 #include <poll.h>
 #include <string.h>
 
@@ -12,6 +14,7 @@ void build_env_release(struct build_env *env)
 	free(env->mirrors);
 	env->mirrors = NULL;
 	env->n_mirrors = 0;
+	strv_release(&env->blob_stores);
 }
 
 /* Where the URL begins in "ORIGIN=URL": both may hold a '=', so a scheme behind it is looked for first. */
@@ -44,26 +47,60 @@ static int add_mirror(struct build_env *env, const char *argument, struct err *e
 	return 0;
 }
 
-int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, const char *more, struct err *e)
+/* The arguments of an option, and after them the words of an environment variable (NULL: none). */
+static int gather_arguments(const struct strv *arguments, const char *more, struct strv *ret, struct err *e)
 {
-	_cleanup_strv_ struct strv all = { 0 };
-	int r = 0;
-
-	if (strv_extend(&all, arguments) < 0)
+	if (strv_extend(ret, arguments) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
 	while (more && *(more += strspn(more, " \t\n"))) {
 		size_t len = strcspn(more, " \t\n");
 
-		if (strv_add_len(&all, more, len) < 0)
+		if (strv_add_len(ret, more, len) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
 		more += len;
 	}
+	return 0;
+}
+
+int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, const char *more, struct err *e)
+{
+	_cleanup_strv_ struct strv all = { 0 };
+	int r = gather_arguments(arguments, more, &all, e);
+
+	if (r < 0)
+		return r;
 	env->mirrors = calloc(all.n + 1, sizeof(*env->mirrors));
 	if (!env->mirrors)
 		return err_set(e, -ENOMEM, "out of memory");
 	for (size_t i = 0; r == 0 && i < all.n; i++)
 		r = add_mirror(env, all.items[i], e);
 	return r;
+}
+
+int build_env_set_blob_stores(struct build_env *env, const struct strv *arguments, const char *more, struct err *e)
+{
+	int r = gather_arguments(arguments, more, &env->blob_stores, e);
+
+	for (size_t i = 0; r == 0 && i < env->blob_stores.n; i++) {
+		const char *store = env->blob_stores.items[i];
+		_cleanup_free_ char *shown = url_redact(store);
+		enum url_kind kind = url_kind(store);
+		bool remote = kind == URL_HTTP || kind == URL_HTTPS;
+
+		if (!store[0] || kind == URL_OTHER || (remote && strpbrk(store, "?#")))
+			r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
+				"the store of blobs `%s` is neither a folder nor an http or https address without a query; its files "
+				"are sought at ADDRESS/sha256/DIGEST",
+				shown ? shown : "");
+	}
+	return r;
+}
+
+struct candidate_rules build_env_candidate_rules(const struct build_env *env)
+{
+	return (struct candidate_rules){
+		.blob_stores = &env->blob_stores, .mirrors = env->mirrors, .n_mirrors = env->n_mirrors
+	};
 }
 
 int build_env_check_cancel(const struct build_env *env, struct err *e)
@@ -87,13 +124,18 @@ struct fetch_options build_env_fetch_options(const struct build_env *env)
 
 int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
 {
+	struct candidate_rules rules = build_env_candidate_rules(env);
 	struct fetch_options options = build_env_fetch_options(env);
+	_cleanup_strv_ struct strv urls = { 0 };
 	struct fetch_request request = { .label = file->label,
-		.urls = &file->url,
-		.n_urls = 1,
 		.sha256 = file->sha256,
 		.sha512 = file->sha512,
 		.size_bytes = file->size_bytes };
+	int r = candidates_list(file, &rules, &urls, e);
 
+	if (r < 0)
+		return r;
+	request.urls = (const char *const *)urls.items;
+	request.n_urls = urls.n;
 	return fetch_all(env->publisher, &request, 1, &options, ret, e);
 }

@@ -4,7 +4,7 @@
 #ifndef IMGBUILD_BUILDER_ENV_H
 #define IMGBUILD_BUILDER_ENV_H
 
-#include "builder/packages/packages.h"
+#include "builder/candidates.h"
 #include "builder/vm/accel.h"
 #include "cache/fetch.h"
 #include "cache/publish.h"
@@ -22,11 +22,21 @@ struct build_env {
 	struct pkg_mirror *mirrors; /* owned, their strings too: --mirror ORIGIN=URL */
 	size_t n_mirrors;
 	bool host_mirror; /* --mirror host */
+	struct strv blob_stores; /* owned: --blobs URL|DIR */
+	struct missing *missing; /* borrowed: files that could not be had are listed here, too; NULL is fine */
 };
 
 /* Read the --mirror arguments ("ORIGIN=URL" or "host") into env, and after them those of `more`, which is
  * $IMGBUILD_MIRROR: the same, separated by blanks; NULL: none. Returns 0, or -EINVAL (kind usage). */
 int build_env_set_mirrors(struct build_env *env, const struct strv *arguments, const char *more, struct err *e) _must_check_;
+
+/* Read the --blobs arguments into env, and after them those of `more`, which is $IMGBUILD_BLOBS, separated by blanks; NULL: none.
+ * Returns 0, or -EINVAL (kind usage): neither http, https, file: nor a path. */
+int build_env_set_blob_stores(struct build_env *env, const struct strv *arguments, const char *more, struct err *e)
+	_must_check_;
+
+/* What env says about where files come from; borrowed from it. The host's mirrors and the plan's repositories are the caller's. */
+struct candidate_rules build_env_candidate_rules(const struct build_env *env);
 
 /* Free what env owns. */
 void build_env_release(struct build_env *env);
@@ -38,15 +48,7 @@ int build_env_check_cancel(const struct build_env *env, struct err *e) _must_che
 /* Options for downloads, filled in from env. */
 struct fetch_options build_env_fetch_options(const struct build_env *env);
 
-/* One file to fetch, for fetch_one(). */
-struct wanted_file {
-	const char *label;
-	const char *url;
-	struct digest sha256, sha512; /* DIGEST_NONE: unknown */
-	uint64_t size_bytes;	      /* 0: unknown */
-};
-
-/* Fetch one file into the store. Returns 0 with what it is in *ret (whose url is freed by fetch_results_release(ret, 1)). */
+/* Fetch one file that is no package into the store. Returns 0 with what it is in *ret (whose url is freed by fetch_results_release(ret, 1)). */
 int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
 	_must_check_;
 

@@ -1,6 +1,5 @@
 #include "builder/fetch_list.h"
 #include "builder/packages/metadata.h"
-#include "builder/packages/place.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -38,16 +37,30 @@ static struct fetch_item *append_item(struct fetch_list *list, const char *label
 	return item;
 }
 
-int fetch_list_add(struct fetch_list *list, const struct wanted_file *file, struct err *e)
+static int add_file(struct fetch_list *list, const struct build_env *env, const struct prepared *p,
+	const struct wanted_file *file, struct err *e)
 {
-	struct fetch_item *item = append_item(list, file->label);
+	struct candidate_rules rules = build_env_candidate_rules(env);
+	struct fetch_item *item;
 
-	if (!item || strv_add(&item->urls, file->url) < 0)
+	if (p) {
+		rules.host_mirrors = &list->host_mirrors;
+		rules.repositories = p->plan->apt.repositories;
+		rules.n_repositories = p->plan->apt.n_repositories;
+	}
+	item = append_item(list, file->label);
+	if (!item)
 		return err_set(e, -ENOMEM, "out of memory");
 	item->sha256 = file->sha256;
 	item->sha512 = file->sha512;
 	item->size_bytes = file->size_bytes;
-	return 0;
+	item->about_bytes = file->about_bytes;
+	return candidates_list(file, &rules, &item->urls, e);
+}
+
+int fetch_list_add(struct fetch_list *list, const struct build_env *env, const struct wanted_file *file, struct err *e)
+{
+	return add_file(list, env, NULL, file, e);
 }
 
 /* Where this host's apt fetches from: --mirror host. */
@@ -62,61 +75,40 @@ static int read_host_mirrors(struct fetch_list *list, enum arch arch, struct err
 	return pkg_host_mirrors(&host, arch, &list->host_mirrors, e);
 }
 
-static int add_package(struct fetch_list *list, const struct build_env *env, const struct lock_package *package,
-	struct err *e)
+static int add_package(struct fetch_list *list, const struct build_env *env, const struct prepared *p,
+	const struct lock_package *package, struct err *e)
 {
-	_cleanup_strv_ struct strv places = { 0 };
-	struct fetch_item *item;
-	int r;
+	_cleanup_free_ char *label = NULL;
+	struct wanted_file file;
 
-	if (!package->uri || !package->file)
-		return err_set_kind(e, ERR_KIND_USAGE, -ENOENT,
-			"the lock does not say where %s %s comes from; run `imgbuild lock` again", package->name,
-			package->version);
-	r = pkg_mirror_places(package->uri, env->mirrors, env->n_mirrors, &list->host_mirrors, &places, e);
-	if (r < 0)
-		return r;
-	if (!strv_contains(&places, package->uri) && strv_add(&places, package->uri) < 0)
+	if (asprintf(&label, "%s %s", package->name, package->version) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
-	item = append_item(list, package->name);
-	for (size_t i = 0; item && i < places.n; i++)
-		if (strv_addf(&item->urls, "%s/%s", places.items[i], package->file) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	if (!item)
-		return err_set(e, -ENOMEM, "out of memory");
-	item->sha256 = package->sha256;
-	item->size_bytes = package->size_bytes;
-	return 0;
+	file = wanted_package(label, package);
+	return add_file(list, env, p, &file, e);
 }
 
-int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env, enum arch arch,
+int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env, const struct prepared *p,
 	const struct lock_package *packages, size_t n, struct err *e)
 {
 	int r = 0;
 
 	if (n > 0 && env->host_mirror && !list->has_host_mirrors)
-		r = read_host_mirrors(list, arch, e);
+		r = read_host_mirrors(list, p->arch, e);
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = add_package(list, env, &packages[i], e);
+		r = add_package(list, env, p, &packages[i], e);
 	return r;
 }
 
-/* Add a location of the plan that is a URL; the lock's answer gives the digest that the plan does not. */
-static int add_location(struct fetch_list *list, const char *label, const struct plan_location *location,
-	const struct digest *answer, struct err *e)
+/* Add a location of the plan when it is a URL. */
+static int add_location(struct fetch_list *list, const struct build_env *env, const char *label,
+	const struct plan_location *location, const struct lock_blob *answer, struct err *e)
 {
-	struct wanted_file file = {
-		.label = label, .url = location->url, .sha256 = location->sha256, .sha512 = location->sha512
-	};
+	struct wanted_file file = wanted_location(label, location, answer);
 
-	if (!location->url)
-		return 0;
-	if (file.sha256.algorithm == DIGEST_NONE && answer)
-		file.sha256 = *answer;
-	return fetch_list_add(list, &file, e);
+	return location->url ? fetch_list_add(list, env, &file, e) : 0;
 }
 
-static int add_sources(struct fetch_list *list, const struct prepared *p, struct err *e)
+static int add_sources(struct fetch_list *list, const struct build_env *env, const struct prepared *p, struct err *e)
 {
 	const struct plan *plan = p->plan;
 	int r = 0;
@@ -132,7 +124,7 @@ static int add_sources(struct fetch_list *list, const struct prepared *p, struct
 		if (asprintf(&slot, "%s:%s", is_file ? "files" : "inputs", name) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
 		answer = lock_source_find(&p->lock, plan, p->arch, slot);
-		r = add_location(list, slot, location, answer ? &answer->sha256 : NULL, e);
+		r = add_location(list, env, slot, location, answer, e);
 	}
 	return r;
 }
@@ -145,14 +137,14 @@ int fetch_list_add_plan(struct fetch_list *list, const struct build_env *env, co
 	int r = 0;
 
 	if (!has_root)
-		r = add_location(list, "base image", &p->plan->base[p->arch].location, &locked->base.sha256, e);
+		r = add_location(list, env, "base image", &p->plan->base[p->arch].location, &locked->base, e);
 	if (r == 0 && (kernel->kind == PLAN_KERNEL_ARCHIVE || kernel->kind == PLAN_KERNEL_FILE))
-		r = add_location(list, "kernel", &kernel->location, &locked->kernel.archive.sha256, e);
+		r = add_location(list, env, "kernel", &kernel->location, &locked->kernel.archive, e);
 	if (r == 0 && kernel->kind == PLAN_KERNEL_PACKAGE)
-		r = fetch_list_add_packages(list, env, p->arch, locked->kernel.packages, locked->kernel.n_packages, e);
+		r = fetch_list_add_packages(list, env, p, locked->kernel.packages, locked->kernel.n_packages, e);
 	if (r == 0 && lock_needs_packages(p->plan, p->arch))
-		r = fetch_list_add_packages(list, env, p->arch, locked->packages.items, locked->packages.n, e);
-	return r < 0 ? r : add_sources(list, p, e);
+		r = fetch_list_add_packages(list, env, p, locked->packages.items, locked->packages.n, e);
+	return r < 0 ? r : add_sources(list, env, p, e);
 }
 
 int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct err *e)

@@ -12,7 +12,7 @@ struct fetch_item {
 	char *label;
 	struct strv urls;
 	struct digest sha256, sha512;
-	uint64_t size_bytes;
+	uint64_t size_bytes, about_bytes;
 };
 
 struct fetch_list {
@@ -22,11 +22,12 @@ struct fetch_list {
 	bool has_host_mirrors;
 };
 
-/* Add a file of one URL. Digests that are DIGEST_NONE and a size of 0 are not known. */
-int fetch_list_add(struct fetch_list *list, const struct wanted_file *file, struct err *e) _must_check_;
+/* Add a file that is no package. Its candidates are those of builder/candidates.h. */
+int fetch_list_add(struct fetch_list *list, const struct build_env *env, const struct wanted_file *file, struct err *e)
+	_must_check_;
 
-/* Add n packages of the lock: from the mirrors of their archive that env knows, else from the archive itself. */
-int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env, enum arch arch,
+/* Add n packages of the lock of p. */
+int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env, const struct prepared *p,
 	const struct lock_package *packages, size_t n, struct err *e) _must_check_;
 
 /* Add everything that building the plan takes and that its lock pins: kernel, packages, files by URL; and the base unless

@@ -63,9 +63,7 @@ static struct lock_blob blob_answer(const struct build_env *env, const char *wha
 static int fetch_location(const struct build_env *env, const char *label, const struct plan_location *location,
 	struct fetch_result *ret, struct err *e)
 {
-	struct wanted_file wanted = {
-		.label = label, .url = location->url, .sha256 = location->sha256, .sha512 = location->sha512
-	};
+	struct wanted_file wanted = wanted_location(label, location, NULL);
 
 	return fetch_one(env, &wanted, ret, e);
 }

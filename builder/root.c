@@ -83,14 +83,12 @@ static int open_base(const struct build_env *env, const struct prepared *p, cons
 {
 	const struct plan_base *base = &p->plan->base[p->arch];
 	struct fetch_result result = { 0 };
-	struct wanted_file wanted = { .label = "base image",
-		.url = base->location.url,
-		.sha256 = *base_sha256,
-		.sha512 = base->location.sha512 };
+	struct wanted_file wanted = wanted_location("base image", &base->location, &p->lock.arch[p->arch].base);
 	int r;
 
 	if (base->location.path)
 		return prepared_open_local(p, "base", ret_fd, e);
+	wanted.sha256 = *base_sha256;
 	r = fetch_one(env, &wanted, &result, e);
 	if (r < 0)
 		return err_wrap(e, "the base image");

@@ -58,7 +58,8 @@ static int session_open(struct session *s, int cancel_fd, struct err *e)
 		.locked = s->o->locked,
 		.must_write_lock = s->o->verb == VERB_LOCK,
 		.accel = s->o->accel };
-	return build_env_set_mirrors(&s->env, &s->o->mirrors, getenv("IMGBUILD_MIRROR"), e);
+	r = build_env_set_blob_stores(&s->env, &s->o->blobs, getenv("IMGBUILD_BLOBS"), e);
+	return r < 0 ? r : build_env_set_mirrors(&s->env, &s->o->mirrors, getenv("IMGBUILD_MIRROR"), e);
 }
 
 /* The last lines of the guest, and where everything is kept. */

@@ -59,6 +59,7 @@ enum option_id {
 	OPT_ACCEL,
 	OPT_AS,
 	OPT_MIRROR,
+	OPT_BLOBS,
 	OPT_OFFLINE,
 	OPT_LOCKED,
 	OPT_CHECK,
@@ -86,9 +87,12 @@ static const struct {
 	[OPT_AS] = { "as", 0, "auto|reflink|copy|qcow2", "what kind of copy to make (default: auto)",
 		BIT(VERB_CLONE) },
 	[OPT_MIRROR] = { "mirror", 0, "ORIGIN=URL|host",
-		"take the package archive ORIGIN from URL, or all from the mirrors of this host's apt; may be repeated",
+		"fetch what lies below ORIGIN from URL, or packages from the mirrors of this host's apt; may be repeated",
 		BUILDING },
-	[OPT_OFFLINE] = { "offline", 0, NULL, "use no network; name everything that is missing", BUILDING },
+	[OPT_BLOBS] = { "blobs", 0, "URL|DIR",
+		"seek files first by their digest, at URL/sha256/DIGEST or in a folder; may be repeated", BUILDING },
+	[OPT_OFFLINE] = { "offline", 0, NULL, "use no network, only the cache and local folders; name all that is missing",
+		BUILDING },
 	[OPT_LOCKED] = { "locked", 0, NULL, "never change the lock; fail when it does not answer",
 		BIT(VERB_BUILD) | BIT(VERB_KEY) },
 	[OPT_CHECK] = { "check", 0, NULL, "only say whether the lock is current (exit 2 when not)", BIT(VERB_LOCK) },
@@ -111,6 +115,7 @@ void options_release(struct options *o)
 {
 	strv_release(&o->args);
 	strv_release(&o->mirrors);
+	strv_release(&o->blobs);
 }
 
 /* The index of `value` among n words; an error that lists them otherwise. */
@@ -165,6 +170,10 @@ static int apply_option(struct options *o, enum option_id id, const char *value,
 				"or `host`, not `%s`",
 				value);
 		if (strv_add(&o->mirrors, value) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+		break;
+	case OPT_BLOBS:
+		if (strv_add(&o->blobs, value) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
 		break;
 	case OPT_OFFLINE:
@@ -353,8 +362,8 @@ void options_print_help(FILE *f, enum verb v)
 		(void)fprintf(f, "  %-8s %-8s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
 	(void)fprintf(f, "\nOptions:\n");
 	print_options(f, ALL_VERBS);
-	(void)fprintf(f, "\nEnvironment: IMGBUILD_CACHE, IMGBUILD_MIRROR (arguments of --mirror, separated by blanks),\n"
-			 "http_proxy, https_proxy, no_proxy, NO_COLOR.\n");
+	(void)fprintf(f, "\nEnvironment: IMGBUILD_CACHE, IMGBUILD_MIRROR and IMGBUILD_BLOBS (arguments of --mirror and\n"
+			 "--blobs, separated by blanks), http_proxy, https_proxy, no_proxy, NO_COLOR.\n");
 	(void)fprintf(f, "\nExit status: 0 done; 1 the guest said no; 2 the command line or the plan is wrong;\n"
 			 "3 an input could not be had or did not match; 4 the host (no QEMU, no space, a VM that\n"
 			 "hung or died); 5 a defect of imgbuild; 130 and 143 interrupted.\n\n"

@@ -38,6 +38,7 @@ struct options {
 	enum accel_choice accel;
 	enum clone_mode clone_as;
 	struct strv mirrors; /* "ORIGIN=URL" or "host", as given */
+	struct strv blobs;   /* "URL" or "DIR", as given */
 	bool offline, locked, check, allow_outside;
 	bool json, quiet, verbose, no_color;
 	bool help, version;

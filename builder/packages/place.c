@@ -126,24 +126,41 @@ static int add(struct strv *ret, const char *head, const char *tail, struct err 
 	return strv_add(ret, joined) < 0 ? out_of_memory(e) : 0;
 }
 
-int pkg_mirror_places(const char *uri, const struct pkg_mirror *rules, size_t n_rules, const struct strv *host_mirrors,
-	struct strv *ret, struct err *e)
+int pkg_mirror_apply(const char *uri, const struct pkg_mirror *rule, struct strv *ret, struct err *e)
 {
-	size_t name_len, n_before = ret->n;
+	const char *rest = behind(uri, rule->origin);
+
+	return rest ? add(ret, rule->url, rest, e) : 0;
+}
+
+int pkg_host_mirrors_of(const char *uri, const struct strv *host_mirrors, struct strv *ret, struct err *e)
+{
+	size_t name_len;
 	const char *name = pkg_archive_name(uri, &name_len);
+	int r = 0;
 
-	for (size_t i = 0; i < n_rules; i++) {
-		const char *rest = behind(uri, rules[i].origin);
-
-		if (rest)
-			return add(ret, rules[i].url, rest, e);
-	}
-	for (size_t i = 0; host_mirrors && name_len > 0 && i < host_mirrors->n; i++) {
+	for (size_t i = 0; r == 0 && name_len > 0 && i < host_mirrors->n; i++) {
 		size_t len;
 		const char *other = pkg_archive_name(host_mirrors->items[i], &len);
 
-		if (len == name_len && strncasecmp(other, name, len) == 0 && add(ret, host_mirrors->items[i], "", e) < 0)
-			return -ENOMEM;
+		if (len == name_len && strncasecmp(other, name, len) == 0)
+			r = add(ret, host_mirrors->items[i], "", e);
 	}
+	return r;
+}
+
+int pkg_mirror_places(const char *uri, const struct pkg_mirror *rules, size_t n_rules, const struct strv *host_mirrors,
+	struct strv *ret, struct err *e)
+{
+	size_t n_before = ret->n;
+	int r = 0;
+
+	for (size_t i = 0; i < n_rules; i++)
+		if (behind(uri, rules[i].origin))
+			return pkg_mirror_apply(uri, &rules[i], ret, e);
+	if (host_mirrors)
+		r = pkg_host_mirrors_of(uri, host_mirrors, ret, e);
+	if (r < 0)
+		return r;
 	return ret->n > n_before ? 0 : add(ret, uri, "", e);
 }

@@ -4,7 +4,7 @@
 _imgbuild() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' word i
 	local verbs='build lock key inspect extract clone ls show help'
-	local options='--arch --cache --output --accel --as --mirror --offline --locked --check --allow-outside --json --quiet
+	local options='--arch --cache --output --accel --as --mirror --blobs --offline --locked --check --allow-outside --json --quiet
 		--verbose --no-color --help --version'
 	COMPREPLY=()
 
@@ -13,7 +13,7 @@ _imgbuild() {
 	--accel) mapfile -t COMPREPLY < <(compgen -W 'auto kvm tcg' -- "$cur") ;;
 	--as) mapfile -t COMPREPLY < <(compgen -W 'auto reflink copy qcow2' -- "$cur") ;;
 	--mirror) mapfile -t COMPREPLY < <(compgen -W 'host' -- "$cur") ;;
-	--cache) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	--cache | --blobs) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	-o | --output) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	*) prev= ;;
 	esac
