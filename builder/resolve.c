@@ -78,7 +78,7 @@ static int resolve_base(const struct build_env *env, struct prepared *p, struct 
 	if (r < 0)
 		return err_wrap(e, "the base image");
 	answer = blob_answer(env, "base image", location, &result);
-	r = lock_set_base(&p->lock, p->plan, p->arch, &answer, e);
+	r = lock_set_base(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
 	fetch_results_release(&result, 1);
 	return r;
 }
@@ -269,6 +269,7 @@ static int resolve_package_set(const struct build_env *env, const struct prepare
 		.mirrors = env->mirrors,
 		.n_mirrors = env->n_mirrors,
 		.snapshot = p->plan->apt.snapshot,
+		.ignore_valid_until = p->plan->apt.ignore_valid_until,
 		.now = (int64_t)time(NULL),
 		.progress = env->progress };
 	int r = plan_packages(p->plan, p->arch, &q.install);
@@ -319,24 +320,29 @@ static struct lock_package package_answer(const struct pkg_item *item)
 		.file = item->filename,
 		.uri = item->archive,
 		.suite = item->suite,
-		.release = item->release_sha256 };
+		.release = item->release_sha256,
+		.release_date = item->release_date };
 }
 
 static int lock_packages(struct prepared *p, const struct pkg_set *set, struct err *e)
 {
 	_cleanup_free_ struct lock_package *items = calloc(set->n_items + 1, sizeof(*items));
+	_cleanup_free_ struct lock_keyring *keyrings = calloc(set->n_keyrings + 1, sizeof(*keyrings));
 	_cleanup_strv_ struct strv removals = { 0 };
-	size_t n = 0;
+	struct lock_packages answer = { .items = items, .keyrings = keyrings, .n_keyrings = set->n_keyrings };
 
-	if (!items)
+	if (!items || !keyrings)
 		return err_set(e, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < set->n_items; i++)
 		if (set->items[i].local_deb < 0)
-			items[n++] = package_answer(&set->items[i]);
+			items[answer.n++] = package_answer(&set->items[i]);
+	for (size_t i = 0; i < set->n_keyrings; i++)
+		keyrings[i] = (struct lock_keyring){ .path = set->keyrings[i].path, .sha256 = set->keyrings[i].sha256 };
 	for (size_t i = 0; i < set->n_removals; i++)
 		if (strv_add(&removals, set->removals[i].name) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
-	return lock_set_packages(&p->lock, p->plan, p->arch, &p->locals, items, n, &removals, e);
+	answer.removals = removals;
+	return lock_set_packages(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
 }
 
 /* Pin the kernel: whatever kind it is, its file is obtained once and digested. */

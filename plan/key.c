@@ -42,21 +42,12 @@ static int out_of_memory(struct err *e)
 	return err_set(e, -ENOMEM, "out of memory");
 }
 
-/* Note that a part is not known. r: what asking the question returned; asked and answered: the digests of the plan's question and of that
- * in the lock. Returns 1 when there is an answer, 0 when it was noted that there is none. */
-static int check_answer(const struct maker *m, int r, const struct digest *asked, const struct digest *answered, const char *slot)
+/* Note that a part is not known. Returns 0. */
+static int note_gap(const struct maker *m, const char *slot, enum key_gap_reason reason)
 {
-	struct key_gap *items, gap = { .reason = answered->algorithm == DIGEST_NONE ? KEY_GAP_NOT_ASKED : KEY_GAP_STALE };
+	struct key_gap *items = reallocarray(m->gaps->items, m->gaps->n + 1, sizeof(*items));
+	struct key_gap gap = { .reason = reason };
 
-	if (r < 0 && r != -ENOKEY)
-		return r;
-	if (r == 0 && digest_equal(asked, answered))
-		return 1;
-	if (r == -ENOKEY) {
-		err_clear(m->e);
-		gap.reason = KEY_GAP_NEEDS_BASE;
-	}
-	items = reallocarray(m->gaps->items, m->gaps->n + 1, sizeof(*items));
 	if (items)
 		m->gaps->items = items;
 	gap.slot = items ? strdup(slot) : NULL;
@@ -64,6 +55,20 @@ static int check_answer(const struct maker *m, int r, const struct digest *asked
 		return out_of_memory(m->e);
 	items[m->gaps->n++] = gap;
 	return 0;
+}
+
+/* See whether there is an answer. r: what asking the question returned; asked and answered: the digests of the plan's question and of that
+ * in the lock. Returns 1 when there is an answer, 0 when it was noted that there is none. */
+static int check_answer(const struct maker *m, int r, const struct digest *asked, const struct digest *answered, const char *slot)
+{
+	if (r < 0 && r != -ENOKEY)
+		return r;
+	if (r == 0 && digest_equal(asked, answered))
+		return 1;
+	if (r == 0)
+		return note_gap(m, slot, answered->algorithm == DIGEST_NONE ? KEY_GAP_NOT_ASKED : KEY_GAP_STALE);
+	err_clear(m->e);
+	return note_gap(m, slot, KEY_GAP_NEEDS_BASE);
 }
 
 /* Find a local input that has its digest. */
@@ -96,7 +101,7 @@ static int put_base(const struct maker *m, json_t *document)
 
 	if (r == -ENOKEY && m->plan->base[m->arch].location.url) {
 		err_clear(m->e);
-		r = lock_question_base(m->plan, m->arch, &question, m->e);
+		r = lock_question_base(m->plan, m->arch, m->locals, &question, m->e);
 		r = check_answer(m, r, &question, &m->lock->base.question, "base");
 	} else if (r == 0 && json_object_set_new(object, "sha256", json_of_digest(&base)) < 0) {
 		r = out_of_memory(m->e);
@@ -218,6 +223,14 @@ static int put_packages(const struct maker *m, json_t *document)
 		packages = &m->lock->packages;
 		r = lock_question_packages(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
 		known = check_answer(m, r, &question, &packages->question, "packages");
+		r = known > 0 ? lock_check_packages(m->plan, m->whole_lock, m->arch, m->locals, m->e) : 0;
+		if (r == -ENOKEY) {
+			err_clear(m->e);
+			r = note_gap(m, "packages", KEY_GAP_STALE);
+			known = r < 0 ? r : 0;
+		} else if (r < 0) {
+			return r;
+		}
 	}
 	r = known < 0 ? known : 0;
 	if (r == 0 && plan_debs(m->plan, m->arch, &names) < 0)

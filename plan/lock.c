@@ -8,6 +8,9 @@
 void lock_blob_release(struct lock_blob *b)
 {
 	free(b->url);
+	free(b->checksums.url);
+	free(b->checksums.signer);
+	free(b->resolved_url);
 	*b = (struct lock_blob){ 0 };
 }
 
@@ -40,7 +43,11 @@ void lock_kernel_release(struct lock_kernel *k)
 void lock_packages_release(struct lock_packages *p)
 {
 	release_packages(p->items, p->n);
+	strv_release(&p->asked);
 	strv_release(&p->removals);
+	for (size_t i = 0; i < p->n_keyrings; i++)
+		free(p->keyrings[i].path);
+	free(p->keyrings);
 	*p = (struct lock_packages){ 0 };
 }
 
@@ -93,6 +100,20 @@ void lock_packages_sort(struct lock_package *items, size_t n)
 		qsort(items, n, sizeof(*items), compare_packages);
 }
 
+static int compare_keyrings(const void *a, const void *b)
+{
+	const struct lock_keyring *x = a, *y = b;
+	int c = strcmp(x->path, y->path);
+
+	return c ? c : memcmp(x->sha256.bytes, y->sha256.bytes, DIGEST_MAX_BYTES);
+}
+
+void lock_keyrings_sort(struct lock_keyring *items, size_t n)
+{
+	if (n > 0)
+		qsort(items, n, sizeof(*items), compare_keyrings);
+}
+
 /* --- copies, as the lock keeps them --- */
 
 /* Copy a string; NULL stays NULL. Returns false when out of memory. */
@@ -112,13 +133,42 @@ static bool copy_url(const char *url, char **ret)
 	return *ret != NULL;
 }
 
+/* A URL as it is, or nothing when it holds a secret or may (user info, a query): a redacted one leads nowhere. */
+static bool copy_plain_url(const char *url, char **ret)
+{
+	bool same;
+
+	if (!copy_url(url, ret) || !*ret)
+		return !url || !syntax_is_http_url(url);
+	same = strcmp(url, *ret) == 0;
+	if (!same) {
+		free(*ret);
+		*ret = NULL;
+	}
+	return true;
+}
+
 static int copy_blob(const struct lock_blob *b, struct lock_blob *ret, struct err *e)
 {
+	const struct lock_checksums *c = &b->checksums;
+
 	if (b->sha256.algorithm != DIGEST_SHA256)
 		return err_set(e, -EINVAL, "an answer for the lock came without a SHA-256");
-	*ret = *b;
-	ret->url = NULL;
-	return copy_url(b->url, &ret->url) ? 0 : err_set(e, -ENOMEM, "out of memory");
+	if (c->url && (c->sha256.algorithm != DIGEST_SHA256 || (c->signer && !syntax_is_fingerprint(c->signer))))
+		return err_set(e, -EINVAL, "a checksum file for the lock came without a SHA-256 or with a signer that is none");
+	*ret = (struct lock_blob){ .question = b->question,
+		.size_bytes = b->size_bytes,
+		.sha256 = b->sha256,
+		.sha512 = b->sha512,
+		.trust = b->trust };
+	if (copy_url(b->url, &ret->url) && copy_plain_url(b->resolved_url, &ret->resolved_url) &&
+		copy_url(c->url, &ret->checksums.url) && copy_string(ret->checksums.url ? c->signer : NULL, &ret->checksums.signer)) {
+		if (ret->checksums.url)
+			ret->checksums.sha256 = c->sha256;
+		return 0;
+	}
+	lock_blob_release(ret);
+	return err_set(e, -ENOMEM, "out of memory");
 }
 
 static int copy_package(const struct lock_package *p, struct lock_package *ret, struct err *e)
@@ -130,7 +180,8 @@ static int copy_package(const struct lock_package *p, struct lock_package *ret, 
 		return err_set(e, -EINVAL, "the package `%s` cannot be locked: its name, version, architecture or SHA-256 is no "
 					   "valid one",
 			p->name ? p->name : "?");
-	*ret = (struct lock_package){ .size_bytes = p->size_bytes, .sha256 = p->sha256, .release = p->release };
+	*ret = (struct lock_package){ .size_bytes = p->size_bytes, .sha256 = p->sha256, .release = p->release,
+		.release_date = p->release_date > 0 && p->release_date <= LOCK_DATE_MAX ? p->release_date : 0 };
 	/* Hints that do not look like what they should be are left out: they only say where to look first. */
 	if (copy_string(p->name, &ret->name) && copy_string(p->version, &ret->version) && copy_string(p->arch, &ret->arch) &&
 		copy_string(file && syntax_is_normal_relative(file) ? file : NULL, &ret->file) &&
@@ -164,7 +215,8 @@ static int copy_packages(const struct lock_package *items, size_t n, struct lock
 
 /* --- storing answers --- */
 
-int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct lock_blob *base, struct err *e)
+int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
+	const struct lock_blob *base, struct err *e)
 {
 	struct lock_blob copy = { 0 };
 	struct digest question;
@@ -173,7 +225,7 @@ int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const st
 	/* What is local is never pinned here. */
 	if (!p->base[arch].location.url)
 		return 0;
-	r = lock_question_base(p, arch, &question, e);
+	r = lock_question_base(p, arch, locals, &question, e);
 	if (r == 0)
 		r = copy_blob(base, &copy, e);
 	if (r < 0)
@@ -213,26 +265,70 @@ int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const 
 	return 0;
 }
 
+/* A key file of the plan itself: local, and thus never locked. */
+static bool is_key_of_plan(const struct plan *p, const char *path)
+{
+	for (size_t i = 0; i < p->apt.n_repositories; i++)
+		if (p->apt.repositories[i].key && strcmp(p->apt.repositories[i].key, path) == 0)
+			return true;
+	return false;
+}
+
+static int copy_keyrings(const struct plan *p, const struct lock_packages *from, struct lock_packages *to, struct err *e)
+{
+	to->keyrings = calloc(from->n_keyrings + 1, sizeof(*to->keyrings));
+	if (!to->keyrings)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < from->n_keyrings; i++) {
+		const struct lock_keyring *k = &from->keyrings[i];
+
+		if (is_key_of_plan(p, k->path))
+			continue;
+		if (k->sha256.algorithm != DIGEST_SHA256 || !syntax_is_line(k->path, LOCK_MAX_HINT_BYTES) ||
+			to->n_keyrings == LOCK_MAX_KEYRINGS)
+			return err_set(e, -EINVAL, "the key file `%s` cannot be locked: no SHA-256, a strange name or too many of them",
+				k->path);
+		to->keyrings[to->n_keyrings] = (struct lock_keyring){ .path = strdup(k->path), .sha256 = k->sha256 };
+		if (!to->keyrings[to->n_keyrings].path)
+			return err_set(e, -ENOMEM, "out of memory");
+		to->n_keyrings++;
+	}
+	lock_keyrings_sort(to->keyrings, to->n_keyrings);
+	return 0;
+}
+
+static int copy_removals(const struct strv *removals, struct strv *ret, struct err *e)
+{
+	for (size_t i = 0; i < removals->n; i++) {
+		if (!syntax_is_package_name(removals->items[i]))
+			return err_set(e, -EINVAL, "the package `%s`, to be removed, has no valid name", removals->items[i]);
+		if (strv_add(ret, removals->items[i]) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	strv_sort(ret);
+	strv_uniq(ret);
+	return 0;
+}
+
 int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
-	const struct lock_package *items, size_t n, const struct strv *removals, struct err *e)
+	const struct lock_packages *packages, struct err *e)
 {
 	_cleanup_(lock_packages_release) struct lock_packages copy = { 0 };
 	int r = lock_question_packages(p, l, arch, locals, &copy.question, e);
 
 	if (r == 0)
-		r = copy_packages(items, n, &copy.items, e);
+		r = copy_packages(packages->items, packages->n, &copy.items, e);
 	if (r < 0)
 		return r;
-	copy.n = n;
-	lock_packages_sort(copy.items, n);
-	for (size_t i = 0; i < removals->n; i++) {
-		if (!syntax_is_package_name(removals->items[i]))
-			return err_set(e, -EINVAL, "the package `%s`, to be removed, has no valid name", removals->items[i]);
-		if (strv_add(&copy.removals, removals->items[i]) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-	}
-	strv_sort(&copy.removals);
-	strv_uniq(&copy.removals);
+	copy.n = packages->n;
+	lock_packages_sort(copy.items, copy.n);
+	if (plan_packages(p, arch, &copy.asked) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	r = copy_removals(&packages->removals, &copy.removals, e);
+	if (r == 0)
+		r = copy_keyrings(p, packages, &copy, e);
+	if (r < 0)
+		return r;
 	lock_packages_release(&l->arch[arch].packages);
 	l->arch[arch].packages = copy;
 	copy = (struct lock_packages){ 0 };

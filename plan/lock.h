@@ -6,8 +6,9 @@
  * with lock_set_*(); then lock_write().
  *
  * A section answers when its `question` equals that of the plan: a digest over the part of the plan (and of the answers
- * before it) that the answer depends on (docs/decisions/lock-questions.md). What the plan itself pins by SHA-256, and
- * what is local, needs no section. Local digests and local paths never go into a lock; nor do user names, passwords and
+ * before it) that the answer depends on (docs/decisions/lock-questions.md). The names of packages are not in the digest but
+ * stand beside it in the clear (`asked`), so that two branches that each add one can be merged. What the plan itself pins by
+ * SHA-256, and what is local, needs no section. Local digests and local paths never go into a lock; nor do user names, passwords and
  * tokens in URLs.
  *
  * A struct lock owns its strings. It is hostile input like any other file: every value is validated when it is read.
@@ -30,8 +31,16 @@
 /* What stands behind a digest. */
 enum lock_trust {
 	LOCK_TRUST_PLAN = 0,  /* the plan gives a digest that was checked */
-	LOCK_TRUST_PUBLISHER, /* a signature of the publisher was checked */
+	LOCK_TRUST_SIGNATURE, /* a checksum file of the publisher, signed by a key of the plan */
+	LOCK_TRUST_CHECKSUMS, /* a checksum file of the publisher, unsigned */
 	LOCK_TRUST_FIRST_USE  /* nothing: it is what came on first use */
+};
+
+/* The publisher's checksum file that vouched for a file. */
+struct lock_checksums {
+	char *url;	      /* without user info; NULL: no such file was used */
+	struct digest sha256; /* of the checksum file */
+	char *signer;	      /* fingerprint of the primary key whose signature was checked, upper case; NULL: none was */
 };
 
 /* A file from a URL. */
@@ -42,6 +51,8 @@ struct lock_blob {
 	struct digest sha256;
 	struct digest sha512; /* DIGEST_NONE: not known */
 	enum lock_trust trust;
+	struct lock_checksums checksums;
+	char *resolved_url; /* hint: where redirects led, when that is another URL; NULL: not known, or not fit to be kept */
 };
 
 struct lock_package {
@@ -52,6 +63,13 @@ struct lock_package {
 	char *uri;	      /* hint: the archive's root, without user info, or NULL */
 	char *suite;	      /* hint, or NULL */
 	struct digest release; /* hint: SHA-256 of the Release file that vouched for it; DIGEST_NONE: not known */
+	int64_t release_date;  /* hint: that file's Date, in seconds since 1970; 0: not known */
+};
+
+/* A key file of the base that vouched for the package lists. */
+struct lock_keyring {
+	char *path; /* in the base image */
+	struct digest sha256;
 };
 
 struct lock_kernel {
@@ -68,7 +86,10 @@ struct lock_packages {
 	struct digest question; /* DIGEST_NONE: the section is not there */
 	struct lock_package *items; /* sorted by name, architecture and version; local .debs are not among them */
 	size_t n;
+	struct strv asked;    /* the names that were asked for, sorted */
 	struct strv removals; /* packages of the base that go, sorted */
+	struct lock_keyring *keyrings; /* sorted by path */
+	size_t n_keyrings;
 };
 
 /* A [files] or [inputs] source from a URL that the plan does not pin. */
@@ -118,7 +139,8 @@ int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch,
 
 /* Compute the digest of the plan's question for one section. Those of the kernel and the packages need the base's digest
  * (-ENOKEY without). For `sources`, slot names the one that is asked for. */
-int lock_question_base(const struct plan *p, enum arch arch, struct digest *ret, struct err *e) _must_check_;
+int lock_question_base(const struct plan *p, enum arch arch, const struct plan_local_inputs *locals, struct digest *ret,
+	struct err *e) _must_check_;
 int lock_question_kernel(const struct plan *p, const struct lock *l, enum arch arch,
 	const struct plan_local_inputs *locals, struct digest *ret, struct err *e) _must_check_;
 int lock_question_packages(const struct plan *p, const struct lock *l, enum arch arch,
@@ -139,6 +161,11 @@ enum lock_section {
 int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	unsigned *ret_sections, struct err *e) _must_check_;
 
+/* Hold the packages section against the plan: it answers when its question is the plan's and the names that were asked for are
+ * the plan's. Returns 0; -ENOKEY it does not, and *e says what the plan asks beyond it. */
+int lock_check_packages(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	struct err *e) _must_check_;
+
 /* Does the plan ask for anything of the package manager on this architecture? Without, the packages section is not
  * needed and reads as "nothing". */
 bool lock_needs_packages(const struct plan *p, enum arch arch);
@@ -147,14 +174,15 @@ bool lock_needs_packages(const struct plan *p, enum arch arch);
  * holds answers an older plan. Like the section itself it is an answer only where lock_missing() says so. */
 const struct lock_kernel *lock_kernel_find(const struct lock *l, const struct plan *p, enum arch arch);
 
-/* Store an answer: copies of what is given, user info taken off URLs, lists sorted; `question` is set to the plan's
- * question now, and the base must have its answer first. What is given is not changed and may have an empty question. */
-int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct lock_blob *base, struct err *e)
-	_must_check_;
+/* Store an answer: copies of what is given, user info taken off URLs, lists sorted; `question` and the packages' `asked` are
+ * set to what the plan asks now, and the base must have its answer first. What is given is not changed and may have an
+ * empty question. Keyrings that are files of the plan are left out: what is local is never locked. */
+int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
+	const struct lock_blob *base, struct err *e) _must_check_;
 int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
 	const struct lock_kernel *kernel, struct err *e) _must_check_;
 int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
-	const struct lock_package *items, size_t n, const struct strv *removals, struct err *e) _must_check_;
+	const struct lock_packages *packages, struct err *e) _must_check_;
 int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const char *slot, const struct lock_blob *blob,
 	struct err *e) _must_check_;
 

@@ -7,20 +7,22 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
-#define LOCK_VERSION 1
+#define LOCK_VERSION 2
 #define LOCK_MAX_SOURCES 4096
 
 static const char header[] = "# Written by imgbuild: what the plan beside it means, by digest. Keep it with the plan.\n"
 			     "# `imgbuild lock` renews it; a section is renewed when the plan's question changes.\n"
-			     "version = 1\n";
+			     "version = 2\n";
 
 static const char *const kind_names[] = { [PLAN_KERNEL_FROM_BASE] = "base",
 	[PLAN_KERNEL_ARCHIVE] = "archive",
 	[PLAN_KERNEL_FILE] = "file",
 	[PLAN_KERNEL_PACKAGE] = "package" };
 static const char *const trust_names[] = { [LOCK_TRUST_PLAN] = "plan",
-	[LOCK_TRUST_PUBLISHER] = "publisher",
+	[LOCK_TRUST_SIGNATURE] = "signature",
+	[LOCK_TRUST_CHECKSUMS] = "checksums",
 	[LOCK_TRUST_FIRST_USE] = "first-use" };
 
 /* --- writing --- */
@@ -90,20 +92,93 @@ static void put_number(struct writer *w, const char *key, uint64_t value)
 	end_value(w);
 }
 
-static void put_blob(struct writer *w, const struct lock_blob *blob)
-{
-	put_digest(w, "question", &blob->question);
-	put_text(w, "url", blob->url);
-	put_number(w, "size", blob->size_bytes);
-	put_digest(w, "sha256", &blob->sha256);
-	put_digest(w, "sha512", &blob->sha512);
-	put_text(w, "trust", trust_names[blob->trust]);
-}
-
 static void put_raw(struct writer *w, const char *text)
 {
 	if (w->r == 0)
 		w->r = buf_append_str(w->b, text);
+}
+
+/* Begin and end a table that stands in one line. */
+static struct writer begin_line(const struct writer *w)
+{
+	struct writer line = { .b = w->b, .in_line = true, .first = true, .r = w->r };
+
+	put_raw(&line, "{");
+	return line;
+}
+
+static void end_line(struct writer *w, struct writer *line)
+{
+	put_raw(line, " }");
+	w->r = line->r;
+}
+
+static void put_checksums(struct writer *w, const struct lock_checksums *c)
+{
+	struct writer line;
+
+	if (!c->url)
+		return;
+	put_key(w, "checksums");
+	line = begin_line(w);
+	put_text(&line, "url", c->url);
+	put_digest(&line, "sha256", &c->sha256);
+	put_text(&line, "signer", c->signer);
+	end_line(w, &line);
+	end_value(w);
+}
+
+static void put_blob(struct writer *w, const struct lock_blob *blob)
+{
+	put_digest(w, "question", &blob->question);
+	put_text(w, "url", blob->url);
+	put_text(w, "resolved", blob->resolved_url);
+	put_number(w, "size", blob->size_bytes);
+	put_digest(w, "sha256", &blob->sha256);
+	put_digest(w, "sha512", &blob->sha512);
+	put_text(w, "trust", trust_names[blob->trust]);
+	put_checksums(w, &blob->checksums);
+}
+
+/* A time, as in "20261120T083005Z". */
+static void put_date(struct writer *w, const char *key, int64_t seconds)
+{
+	time_t t = (time_t)seconds;
+	char text[32];
+	struct tm tm;
+
+	if (seconds != 0 && gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y%m%dT%H%M%SZ", &tm) > 0)
+		put_text(w, key, text);
+}
+
+/* A list of names, one a line: a line that comes or goes touches no other. */
+static void put_names(struct writer *w, const char *key, const struct strv *names)
+{
+	put_key(w, key);
+	put_raw(w, "[\n");
+	for (size_t i = 0; i < names->n; i++) {
+		put_raw(w, "\t");
+		if (w->r == 0)
+			w->r = put_string(w->b, names->items[i]);
+		put_raw(w, ",\n");
+	}
+	put_raw(w, "]\n");
+}
+
+static void put_keyrings(struct writer *w, const struct lock_keyring *items, size_t n)
+{
+	put_raw(w, "keyrings = [\n");
+	for (size_t i = 0; i < n; i++) {
+		struct writer line;
+
+		put_raw(w, "\t");
+		line = begin_line(w);
+		put_text(&line, "path", items[i].path);
+		put_digest(&line, "sha256", &items[i].sha256);
+		end_line(w, &line);
+		put_raw(w, ",\n");
+	}
+	put_raw(w, "]\n");
 }
 
 static void put_packages(struct writer *w, const struct lock_package *items, size_t n)
@@ -111,9 +186,10 @@ static void put_packages(struct writer *w, const struct lock_package *items, siz
 	put_raw(w, "list = [\n");
 	for (size_t i = 0; i < n; i++) {
 		const struct lock_package *p = &items[i];
-		struct writer line = { .b = w->b, .in_line = true, .first = true, .r = w->r };
+		struct writer line;
 
-		put_raw(&line, "\t{");
+		put_raw(w, "\t");
+		line = begin_line(w);
 		put_text(&line, "name", p->name);
 		put_text(&line, "version", p->version);
 		put_text(&line, "arch", p->arch);
@@ -123,8 +199,9 @@ static void put_packages(struct writer *w, const struct lock_package *items, siz
 		put_text(&line, "uri", p->uri);
 		put_text(&line, "suite", p->suite);
 		put_digest(&line, "release", &p->release);
-		put_raw(&line, " },\n");
-		w->r = line.r;
+		put_date(&line, "date", p->release_date);
+		end_line(w, &line);
+		put_raw(w, ",\n");
 	}
 	put_raw(w, "]\n");
 }
@@ -162,14 +239,9 @@ static void put_arch(struct writer *w, enum arch arch, const struct lock_arch *a
 	if (a->packages.question.algorithm != DIGEST_NONE) {
 		put_section(w, arch, "packages");
 		put_digest(w, "question", &a->packages.question);
-		put_key(w, "remove");
-		put_raw(w, "[");
-		for (size_t i = 0; i < a->packages.removals.n; i++) {
-			put_raw(w, i > 0 ? ", " : "");
-			if (w->r == 0)
-				w->r = put_string(w->b, a->packages.removals.items[i]);
-		}
-		put_raw(w, "]\n");
+		put_names(w, "asked", &a->packages.asked);
+		put_names(w, "remove", &a->packages.removals);
+		put_keyrings(w, a->packages.keyrings, a->packages.n_keyrings);
 		put_packages(w, a->packages.items, a->packages.n);
 	}
 	for (size_t i = 0; i < a->n_sources; i++) {
@@ -244,7 +316,17 @@ static int fail(struct reader *r, uint32_t offset, const char *fmt, ...)
 		r->path, at.line, at.column, message);
 }
 
-enum value_kind { VALUE_TEXT, VALUE_SHA256, VALUE_SHA512, VALUE_SIZE, VALUE_TRUST, VALUE_KERNEL_KIND, VALUE_ELSEWHERE };
+enum value_kind {
+	VALUE_TEXT,
+	VALUE_SHA256,
+	VALUE_SHA512,
+	VALUE_SIZE,
+	VALUE_DATE,
+	VALUE_TRUST,
+	VALUE_KERNEL_KIND,
+	VALUE_CHECKSUMS,
+	VALUE_ELSEWHERE
+};
 
 /* One key of a section. */
 struct field {
@@ -258,7 +340,7 @@ struct field {
 
 static bool is_hint(const char *s)
 {
-	return syntax_is_line(s, 4096);
+	return syntax_is_line(s, LOCK_MAX_HINT_BYTES);
 }
 
 static bool is_slot(const char *s)
@@ -297,7 +379,24 @@ static bool has_no_user(const char *s)
 			.accepts = "a SHA-512: 128 hexadecimal digits" },                                    \
 		{ .name = "trust", .kind = VALUE_TRUST, .required = true,                                    \
 			.offset = (base) + offsetof(struct lock_blob, trust),                                \
-			.accepts = "\"plan\", \"publisher\" or \"first-use\"" }
+			.accepts = "\"plan\", \"signature\", \"checksums\" or \"first-use\"" },                \
+		{ .name = "checksums", .kind = VALUE_CHECKSUMS,                                              \
+			.offset = (base) + offsetof(struct lock_blob, checksums), .accepts = "a table" },            \
+		TEXT_FIELD("resolved", false, (base) + offsetof(struct lock_blob, resolved_url), has_no_user, \
+			"an http:// or https:// URL without user info")
+
+static const struct field checksums_fields[] = {
+	TEXT_FIELD("url", true, offsetof(struct lock_checksums, url), has_no_user,
+		"an http:// or https:// URL without user info"),
+	DIGEST_FIELD("sha256", true, offsetof(struct lock_checksums, sha256)),
+	TEXT_FIELD("signer", false, offsetof(struct lock_checksums, signer), syntax_is_fingerprint,
+		"a key's fingerprint: 40 or 64 hexadecimal digits in upper case"),
+};
+
+static const struct field keyring_fields[] = {
+	TEXT_FIELD("path", true, offsetof(struct lock_keyring, path), is_hint, "a path"),
+	DIGEST_FIELD("sha256", true, offsetof(struct lock_keyring, sha256)),
+};
 
 static const struct field base_fields[] = {
 	DIGEST_FIELD("question", true, offsetof(struct lock_blob, question)),
@@ -326,7 +425,9 @@ static const struct field kernel_fields[] = {
 
 static const struct field packages_fields[] = {
 	DIGEST_FIELD("question", true, offsetof(struct lock_packages, question)),
+	{ .name = "asked", .kind = VALUE_ELSEWHERE, .required = true },
 	{ .name = "remove", .kind = VALUE_ELSEWHERE, .required = true },
+	{ .name = "keyrings", .kind = VALUE_ELSEWHERE, .required = true },
 	{ .name = "list", .kind = VALUE_ELSEWHERE, .required = true },
 };
 
@@ -343,6 +444,8 @@ static const struct field package_fields[] = {
 		"an http:// or https:// URL without user info"),
 	TEXT_FIELD("suite", false, offsetof(struct lock_package, suite), syntax_is_suite, "a suite"),
 	DIGEST_FIELD("release", false, offsetof(struct lock_package, release)),
+	{ .name = "date", .kind = VALUE_DATE, .offset = offsetof(struct lock_package, release_date),
+		.accepts = "a time such as \"20261101T000000Z\"" },
 };
 
 static bool name_index(const char *const *names, size_t n, const char *s, unsigned *ret)
@@ -360,6 +463,8 @@ static const char *text_of(const struct toml_value *v)
 {
 	return v->type == TOML_STRING && strlen(v->string.data) == v->string.len ? v->string.data : NULL;
 }
+
+static int read_fields(struct reader *r, const struct field *fields, size_t n, const struct toml_value *table, void *object);
 
 static int read_field(struct reader *r, const struct field *f, const struct toml_value *v, void *slot)
 {
@@ -385,6 +490,11 @@ static int read_field(struct reader *r, const struct field *f, const struct toml
 		if (ok)
 			*(uint64_t *)slot = (uint64_t)v->integer;
 		break;
+	case VALUE_DATE:
+		ok = s && syntax_parse_snapshot(s, slot) && *(int64_t *)slot > 0;
+		break;
+	case VALUE_CHECKSUMS:
+		return read_fields(r, checksums_fields, ARRAY_SIZE(checksums_fields), v, slot);
 	case VALUE_TRUST:
 		ok = s && name_index(trust_names, ARRAY_SIZE(trust_names), s, &index);
 		if (ok)
@@ -486,26 +596,56 @@ static int read_kernel(struct reader *r, const struct toml_value *v, struct lock
 	return code;
 }
 
+/* Read the names that stand one a line at `key`. */
+static int read_names(struct reader *r, const struct toml_value *table, const char *key, struct strv *ret)
+{
+	const struct toml_array *names = array_of(r, toml_get(&table->table, key), key, LOCK_MAX_PACKAGES);
+
+	if (!names)
+		return r->e->code;
+	for (size_t i = 0; i < names->n; i++) {
+		const char *name = text_of(names->items[i]);
+
+		if (!name || !syntax_is_package_name(name))
+			return fail(r, names->items[i]->offset, "%s: found something else, expected a package's name", key);
+		if (strv_add(ret, name) < 0)
+			return err_set(r->e, -ENOMEM, "out of memory");
+	}
+	strv_sort(ret);
+	strv_uniq(ret);
+	return 0;
+}
+
+static int read_keyrings(struct reader *r, const struct toml_value *table, struct lock_packages *p)
+{
+	const struct toml_array *list = array_of(r, toml_get(&table->table, "keyrings"), "keyrings", LOCK_MAX_KEYRINGS);
+	int code = 0;
+
+	if (!list)
+		return r->e->code;
+	p->keyrings = calloc(list->n + 1, sizeof(*p->keyrings));
+	if (!p->keyrings)
+		return err_set(r->e, -ENOMEM, "out of memory");
+	p->n_keyrings = list->n;
+	for (size_t i = 0; code == 0 && i < list->n; i++)
+		code = read_fields(r, keyring_fields, ARRAY_SIZE(keyring_fields), list->items[i], &p->keyrings[i]);
+	if (code == 0)
+		lock_keyrings_sort(p->keyrings, p->n_keyrings);
+	return code;
+}
+
 static int read_packages(struct reader *r, const struct toml_value *v, struct lock_packages *p)
 {
 	int code = read_fields(r, packages_fields, ARRAY_SIZE(packages_fields), v, p);
-	const struct toml_array *remove;
 
+	if (code == 0)
+		code = read_names(r, v, "asked", &p->asked);
+	if (code == 0)
+		code = read_names(r, v, "remove", &p->removals);
+	if (code == 0)
+		code = read_keyrings(r, v, p);
 	if (code < 0)
 		return code;
-	remove = array_of(r, toml_get(&v->table, "remove"), "remove", LOCK_MAX_PACKAGES);
-	if (!remove)
-		return r->e->code;
-	for (size_t i = 0; i < remove->n; i++) {
-		const char *name = text_of(remove->items[i]);
-
-		if (!name || !syntax_is_package_name(name))
-			return fail(r, remove->items[i]->offset, "remove: found something else, expected a package's name");
-		if (strv_add(&p->removals, name) < 0)
-			return err_set(r->e, -ENOMEM, "out of memory");
-	}
-	strv_sort(&p->removals);
-	strv_uniq(&p->removals);
 	code = read_package_list(r, toml_get(&v->table, "list"), &p->items, &p->n);
 	if (code == 0)
 		lock_packages_sort(p->items, p->n);
@@ -572,8 +712,8 @@ static int read_root(struct reader *r, struct lock *l)
 	if (!version || version->type != TOML_INTEGER)
 		return fail(r, 0, "found no version, expected version = %d", LOCK_VERSION);
 	if (version->integer != LOCK_VERSION)
-		return fail(r, version->offset, "found version %lld, expected %d: it is another imgbuild's",
-			(long long)version->integer, LOCK_VERSION);
+		return fail(r, version->offset, "found version %lld, expected %d: %s imgbuild wrote it", (long long)version->integer,
+			LOCK_VERSION, version->integer < LOCK_VERSION ? "an older" : "a newer");
 	for (size_t i = 0; i < root->table.n; i++) {
 		const struct toml_member *m = &root->table.members[i];
 		char shown[64];

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { REASON_MAX_NAMES = 12, REASON_MAX_BYTES = 4096 };
+
 /* Copy a URL without its user info: a password that changes is no other question. */
 static char *without_user(const char *url)
 {
@@ -56,13 +58,27 @@ static int fail_no_question(struct err *e, const char *what)
 	return err_set(e, -EINVAL, "%s is local: the lock has no question for it", what);
 }
 
-int lock_question_base(const struct plan *p, enum arch arch, struct digest *ret, struct err *e)
+int lock_question_base(const struct plan *p, enum arch arch, const struct plan_local_inputs *locals, struct digest *ret,
+	struct err *e)
 {
-	const struct plan_location *l = &p->base[arch].location;
+	const struct plan_base *base = &p->base[arch];
+	const struct plan_local_input *key = plan_local_input_find(locals, "checksums-key");
+	_cleanup_json_ json_t *question = NULL;
+	_cleanup_free_ char *checksums = NULL;
 
-	if (!l->url)
+	if (!base->location.url)
 		return fail_no_question(e, "the base image");
-	return digest_question("base", ask_location(l), ret, e);
+	if (base->checksums_key && (!key || key->digest.algorithm == DIGEST_NONE))
+		return err_set(e, -ENOKEY, "the digest of the key `%s` is not known", base->checksums_key);
+	question = ask_location(&base->location);
+	/* Who must vouch for it. Where the signature lies is left out: it is one of that key, or it is refused. */
+	if (question && base->checksums_url) {
+		checksums = without_user(base->checksums_url);
+		if (!checksums || json_object_set_new(question, "checksums", json_string(checksums)) < 0 ||
+			(base->checksums_key && json_object_set_new(question, "key", json_of_digest(&key->digest)) < 0))
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	return digest_question("base", take_ptr(question), ret, e);
 }
 
 int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
@@ -88,7 +104,7 @@ int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch,
 	if (!location->url)
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the plan `%s` describes no image for %s", p->file,
 			arch_name(arch));
-	r = lock_question_base(p, arch, &question, e);
+	r = lock_question_base(p, arch, locals, &question, e);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&question, &answer->question))
@@ -128,6 +144,24 @@ static int ask_repository(const struct plan_repository *r, const struct plan_loc
 	return code;
 }
 
+/* What is believed beyond signatures and dates; nothing is said where it is nothing. */
+static int ask_trust(const struct plan *p, json_t *question)
+{
+	_cleanup_strv_ struct strv trusted = { 0 };
+
+	for (size_t i = 0; i < p->apt.trusted.n; i++) {
+		_cleanup_free_ char *uri = without_user(p->apt.trusted.items[i]);
+
+		if (!uri || strv_add(&trusted, uri) < 0)
+			return -ENOMEM;
+	}
+	if (trusted.n > 0 && json_object_set_new(question, "trusted", json_of_set(&trusted)) < 0)
+		return -ENOMEM;
+	if (p->apt.ignore_valid_until && json_object_set_new(question, "check_valid_until", json_false()) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
 /* What decides where packages come from: added to the question of kernels and packages. */
 static int ask_sources(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	json_t *question, struct err *e)
@@ -148,7 +182,8 @@ static int ask_sources(const struct plan *p, const struct lock *l, enum arch arc
 		json_object_set_new(question, "snapshot", json_of_string(p->apt.snapshot)) < 0 ||
 		json_object_set_new(question, "repositories", json_of_set(&repositories)) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
-	return 0;
+	r = ask_trust(p, question);
+	return r < 0 ? err_set(e, r, "out of memory") : 0;
 }
 
 int lock_question_kernel(const struct plan *p, const struct lock *l, enum arch arch,
@@ -185,6 +220,8 @@ int lock_question_kernel(const struct plan *p, const struct lock *l, enum arch a
 		if (question && r == 0) {
 			(void)json_object_del(question, "snapshot");
 			(void)json_object_del(question, "repositories");
+			(void)json_object_del(question, "trusted");
+			(void)json_object_del(question, "check_valid_until");
 		}
 		break;
 	}
@@ -216,21 +253,65 @@ static int ask_debs(const struct plan *p, enum arch arch, const struct plan_loca
 int lock_question_packages(const struct plan *p, const struct lock *l, enum arch arch,
 	const struct plan_local_inputs *locals, struct digest *ret, struct err *e)
 {
-	_cleanup_strv_ struct strv packages = { 0 }, debs = { 0 };
+	_cleanup_strv_ struct strv debs = { 0 };
 	_cleanup_json_ json_t *question = NULL;
-	int r = plan_packages(p, arch, &packages);
+	int r = ask_debs(p, arch, locals, &debs, e);
 
 	if (r < 0)
-		return err_set(e, r, "out of memory");
-	r = ask_debs(p, arch, locals, &debs, e);
-	if (r < 0)
 		return r;
-	question = json_pack("{s:o, s:o, s:o, s:b}", "packages", json_of_strv(&packages), "debs", json_of_set(&debs), "remove",
+	question = json_pack("{s:o, s:o, s:b}", "debs", json_of_set(&debs), "remove",
 		json_of_set(&p->apt.remove), "recommends", p->apt.recommends);
 	if (!question)
 		return err_set(e, -ENOMEM, "out of memory");
 	r = ask_sources(p, l, arch, locals, question, e);
 	return r < 0 ? r : digest_question("packages", take_ptr(question), ret, e);
+}
+
+/* Append those of `names` that `others` (sorted, too) does not have, in quotes. */
+static void append_missing(struct buf *text, const struct strv *names, const struct strv *others)
+{
+	size_t k = 0, shown = 0, more = 0;
+
+	for (size_t i = 0; i < names->n; i++) {
+		while (k < others->n && strcmp(others->items[k], names->items[i]) < 0)
+			k++;
+		if (k < others->n && strcmp(others->items[k], names->items[i]) == 0)
+			continue;
+		if (shown == REASON_MAX_NAMES)
+			more++;
+		else if (buf_appendf(text, "%s\"%s\"", shown > 0 ? ", " : "", names->items[i]) == 0)
+			shown++;
+	}
+	if (more > 0)
+		(void)!buf_appendf(text, " and %zu more", more);
+}
+
+int lock_check_packages(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	struct err *e)
+{
+	const struct lock_packages *answer = &l->arch[arch].packages;
+	_cleanup_buf_ struct buf added = BUF_INIT(REASON_MAX_BYTES), dropped = BUF_INIT(REASON_MAX_BYTES);
+	_cleanup_strv_ struct strv asked = { 0 };
+	struct digest question;
+	bool same;
+	int r = lock_question_packages(p, l, arch, locals, &question, e);
+
+	if (r < 0)
+		return r;
+	if (answer->question.algorithm == DIGEST_NONE)
+		return err_set(e, -ENOKEY, "the lock has no packages");
+	if (plan_packages(p, arch, &asked) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	append_missing(&added, &asked, &answer->asked);
+	append_missing(&dropped, &answer->asked, &asked);
+	same = digest_equal(&question, &answer->question);
+	if (same && added.len == 0 && dropped.len == 0)
+		return 0;
+	return err_set(e, -ENOKEY, "%s%s%s%s%s%s%s%s", added.len ? "the plan asks for " : "", buf_str(&added),
+		added.len ? ", which the lock does not answer" : "", added.len && dropped.len ? "; " : "",
+		dropped.len ? "it no longer asks for " : "", buf_str(&dropped), !same && (added.len || dropped.len) ? "; " : "",
+		same ? "" : "what packages are chosen from has changed: the base image, or in [apt] the removals, recommends, the "
+			    "snapshot, repositories, what is trusted or local .debs");
 }
 
 const struct plan_location *lock_slot_location(const struct plan *p, const char *slot)
@@ -309,6 +390,7 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 	const struct lock_arch *a = &l->arch[arch];
 	struct digest asked = { 0 }, base;
 	unsigned sections = 0;
+	const struct digest none = { 0 };
 	int r = lock_base_digest(p, l, arch, locals, &base, e);
 
 	if (r == -ENOKEY) {
@@ -321,8 +403,8 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 		r = check_answer(r, &asked, &a->kernel.question, LOCK_SECTION_KERNEL, &sections, e);
 	}
 	if (r == 0 && lock_needs_packages(p, arch)) {
-		r = lock_question_packages(p, l, arch, locals, &asked, e);
-		r = check_answer(r, &asked, &a->packages.question, LOCK_SECTION_PACKAGES, &sections, e);
+		r = lock_check_packages(p, l, arch, locals, e);
+		r = check_answer(r, &none, &none, LOCK_SECTION_PACKAGES, &sections, e);
 	}
 	if (r < 0)
 		return r;

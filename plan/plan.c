@@ -72,6 +72,9 @@ static void user_release(struct plan_user *u)
 static void release_of_arch(struct plan *p, enum arch a)
 {
 	location_release(&p->base[a].location);
+	free(p->base[a].checksums_url);
+	free(p->base[a].checksums_key);
+	free(p->base[a].checksums_signature_url);
 	free(p->base[a].partition.value);
 	location_release(&p->kernel[a].location);
 	free(p->kernel[a].member);
@@ -113,6 +116,7 @@ void plan_free(struct plan *p)
 	strv_release(&p->apt.remove);
 	free(p->apt.snapshot);
 	strv_release(&p->apt.debs);
+	strv_release(&p->apt.trusted);
 	strv_release(&p->services.enable);
 	strv_release(&p->services.disable);
 	strv_release(&p->services.mask);
@@ -267,6 +271,41 @@ int plan_debs(const struct plan *p, enum arch arch, struct strv *ret)
 		if (!deb_is_for_another(p->apt.debs.items[i], arch) && strv_add(ret, p->apt.debs.items[i]) < 0)
 			return -ENOMEM;
 	return 0;
+}
+
+/* Where an archive's URI begins behind its user info, and how long it is without final slashes. */
+static const char *archive_of(const char *uri, size_t *ret_scheme_len, size_t *ret_len)
+{
+	const char *host = strstr(uri, "://"), *start;
+	size_t n;
+
+	host = host ? host + 3 : uri;
+	*ret_scheme_len = (size_t)(host - uri);
+	start = host;
+	for (const char *c = host; *c && *c != '/' && *c != '?' && *c != '#'; c++)
+		if (*c == '@')
+			start = c + 1;
+	n = strlen(start);
+	while (n > 0 && start[n - 1] == '/')
+		n--;
+	*ret_len = n;
+	return start;
+}
+
+bool plan_trusts(const struct plan *p, const char *uri)
+{
+	size_t scheme, n;
+	const char *start = archive_of(uri, &scheme, &n);
+
+	for (size_t i = 0; i < p->apt.trusted.n; i++) {
+		const char *other = p->apt.trusted.items[i];
+		size_t other_scheme, other_n;
+		const char *other_start = archive_of(other, &other_scheme, &other_n);
+
+		if (scheme == other_scheme && memcmp(uri, other, scheme) == 0 && n == other_n && memcmp(start, other_start, n) == 0)
+			return true;
+	}
+	return false;
 }
 
 int plan_open_beneath(const struct plan *p, const char *path, int flags, struct err *e)

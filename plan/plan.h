@@ -55,6 +55,9 @@ struct plan_partition {
 
 struct plan_base {
 	struct plan_location location; /* not given: the plan has no image for this architecture */
+	char *checksums_url;	       /* the publisher's checksum file, http(s)://, or NULL; never beside a digest of the plan's */
+	char *checksums_key;	       /* local path of the certificate that must have signed it, or NULL */
+	char *checksums_signature_url; /* where its detached signature is, or NULL: beside it, under the usual names */
 	struct plan_partition partition;
 };
 
@@ -78,7 +81,7 @@ struct plan_repository {
 	char *uri;		/* http:// or https:// */
 	char *suite;		/* "bookworm-backports", or with a final slash: a flat repository */
 	struct strv components; /* empty exactly for a flat repository */
-	char *key;		/* local path of its key; NULL: the base's own keyrings */
+	char *key;		/* local path of its key; NULL only when apt.trusted has its uri: nobody signs it */
 };
 
 struct plan_apt {
@@ -86,6 +89,8 @@ struct plan_apt {
 	bool recommends;    /* default false */
 	char *snapshot;	    /* "20261101T000000Z", or NULL */
 	struct strv debs;   /* local paths, for all architectures; see plan_debs() */
+	struct strv trusted; /* http(s):// archives whose packages are taken without a signature, sorted; see plan_trusts() */
+	bool ignore_valid_until; /* check_valid_until = false: package lists past their date are taken */
 	struct plan_repository *repositories;
 	size_t n_repositories;
 };
@@ -225,6 +230,9 @@ int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_
  * another architecture ("_arm64.deb"). */
 int plan_debs(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;
 
+/* Does [apt] trusted name this archive? A final slash and user info do not matter. */
+bool plan_trusts(const struct plan *p, const char *uri);
+
 /* Open a local path of the plan (lib/beneath.h), never through anything that leads out of the plan's folder: "..", absolute names,
  * symbolic links (those that stay inside are followed), /proc links. With allow_outside it is a plain openat().
  * flags as for open(2) without O_CREAT; O_CLOEXEC and O_NOCTTY are added.
@@ -234,6 +242,7 @@ int plan_open_beneath(const struct plan *p, const char *path, int flags, struct 
 /* What a local file or tree is for. */
 enum plan_input_kind {
 	PLAN_INPUT_BASE,
+	PLAN_INPUT_CHECKSUMS_KEY, /* of the base's checksum file */
 	PLAN_INPUT_KERNEL,	   /* the kernel itself */
 	PLAN_INPUT_KERNEL_ARCHIVE, /* the archive it is a member of */
 	PLAN_INPUT_MODULES,
@@ -246,7 +255,7 @@ enum plan_input_kind {
 
 struct plan_local_input {
 	enum plan_input_kind kind;
-	char *slot;	       /* unique within the list: "base", "kernel", "kernel-archive", "modules", "setup",
+	char *slot;	       /* unique within the list: "base", "checksums-key", "kernel", "kernel-archive", "modules", "setup",
 				  "deb:<path>", "key:<path>", "files:<destination>", "inputs:<name>" */
 	char *path;	       /* as plan_open_beneath() takes it */
 	bool is_tree;	       /* a folder */

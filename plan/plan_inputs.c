@@ -106,6 +106,8 @@ int plan_local_inputs(const struct plan *p, enum arch arch, struct plan_local_in
 	bool archive = kernel->kind == PLAN_KERNEL_ARCHIVE;
 	int r = add_location(p, ret, PLAN_INPUT_BASE, "base", "", &p->base[arch].location, WANT_FILE, e);
 
+	if (r == 0 && p->base[arch].checksums_key)
+		r = add(p, ret, PLAN_INPUT_CHECKSUMS_KEY, "checksums-key", "", p->base[arch].checksums_key, WANT_FILE, e);
 	if (r == 0)
 		r = add_location(p, ret, archive ? PLAN_INPUT_KERNEL_ARCHIVE : PLAN_INPUT_KERNEL,
 			archive ? "kernel-archive" : "kernel", "", &kernel->location, WANT_FILE, e);

@@ -244,6 +244,14 @@ static void read_boolean(const struct leaf *l)
 		fault_value(l, l->value);
 }
 
+/* The opposite of a boolean, for a field whose default is true. */
+static void read_negated(const struct leaf *l)
+{
+	read_boolean(l);
+	if (l->value->type == TOML_BOOLEAN)
+		*(bool *)l->slot = !l->value->boolean;
+}
+
 static void read_digest(const struct leaf *l, enum digest_algorithm algorithm)
 {
 	const char *s = text_of(l, l->value);
@@ -580,6 +588,11 @@ static void read_packages(const struct leaf *l)
 	read_list(l, syntax_is_package_name);
 }
 
+static void read_archives(const struct leaf *l)
+{
+	read_list(l, syntax_is_http_url);
+}
+
 static void read_suites(const struct leaf *l)
 {
 	read_list(l, syntax_is_suite);
@@ -649,13 +662,6 @@ static const struct toml_value *given(const struct toml_value *table, const char
 	return v;
 }
 
-static void base_arch_finish(struct reader *r, const struct toml_value *table, const char *where, void *object)
-{
-	(void)object;
-	if (!given(table, "url"))
-		fault(r, table->offset, "%s: found no url, expected url = the cloud image (http://, https://, file: or a path)",
-			where);
-}
 
 static void base_finish(struct reader *r, const struct toml_value *table, const char *where, void *object)
 {
@@ -677,6 +683,27 @@ static void refuse_beside(struct reader *r, const struct toml_value *table, cons
 		if (v)
 			fault(r, v->offset, "%s %s: found, but %s", where, keys[i], why);
 	}
+}
+
+/* A checksum file vouches for what is fetched from a URL and has no digest in the plan, which would say more. */
+static void base_arch_finish(struct reader *r, const struct toml_value *table, const char *where, void *object)
+{
+	static const char *const of_checksums[] = { "checksums_key", "checksums_signature" };
+	static const char *const of_key[] = { "checksums_signature" };
+	static const char *const of_url[] = { "checksums" };
+	const struct plan_base *base = object;
+
+	if (!given(table, "url"))
+		fault(r, table->offset, "%s: found no url, expected url = the cloud image (http://, https://, file: or a path)",
+			where);
+	if (!given(table, "checksums"))
+		refuse_beside(r, table, where, of_checksums, ARRAY_SIZE(of_checksums), "it belongs beside checksums, which is not there");
+	else if (!given(table, "checksums_key"))
+		refuse_beside(r, table, where, of_key, 1, "it belongs beside checksums_key, which is not there");
+	if (base->location.path)
+		refuse_beside(r, table, where, of_url, 1, "the image is local: give its sha256 or sha512 instead, if any");
+	else if (given(table, "sha256") || given(table, "sha512"))
+		refuse_beside(r, table, where, of_url, 1, "the plan gives the image's digest itself: take one of them out");
 }
 
 /* In the ancestor's plans local_path wins over url and path, which may stand beside it. */
@@ -818,12 +845,33 @@ static void services_finish(struct reader *r, const struct toml_value *table, co
 	fault_both(r, table, where, &s->enable, &s->mask, "enable", "mask");
 }
 
+/* Packages that nobody signed come in only where the plan says so by name. */
+static void check_repository_keys(struct reader *r, const struct toml_value *apt, const char *where)
+{
+	const struct toml_value *list = toml_get(&apt->table, "repository");
+
+	/* One that could not be made has its fault already, and the numbers no longer agree. */
+	if (!list || list->type != TOML_ARRAY || list->array.n != r->plan->apt.n_repositories)
+		return;
+	for (size_t i = 0; i < list->array.n; i++) {
+		const struct plan_repository *repository = &r->plan->apt.repositories[i];
+		const struct toml_value *v = list->array.items[i];
+
+		if (v->type == TOML_TABLE && repository->uri && !toml_get(&v->table, "key") && !plan_trusts(r->plan, repository->uri))
+			fault(r, v->offset,
+				"[[apt.repository]]: found no key, expected key = the certificate that signs it, a path beneath the plan's "
+				"folder (or its uri in %s trusted: packages that nobody signed)", where);
+	}
+}
+
 static void apt_finish(struct reader *r, const struct toml_value *table, const char *where, void *object)
 {
 	struct plan *plan = object;
 
 	strv_sort(&plan->apt.remove), strv_uniq(&plan->apt.remove);
 	strv_sort(&plan->apt.debs), strv_uniq(&plan->apt.debs);
+	strv_sort(&plan->apt.trusted), strv_uniq(&plan->apt.trusted);
+	check_repository_keys(r, table, where);
 	for (size_t i = 0; i < plan->apt.remove.n; i++) {
 		const char *name = plan->apt.remove.items[i];
 		bool asked = strv_contains(&plan->packages, name);
@@ -923,6 +971,7 @@ static void *add_user(struct reader *r, const struct toml_member *m, const struc
 /* --- the tables --- */
 
 #define ACCEPTS_LOCATION "an http:// or https:// URL, file: or a path beneath the plan's folder"
+#define ACCEPTS_URL "an http:// or https:// URL"
 #define ACCEPTS_PATH "a path beneath the plan's folder"
 #define ACCEPTS_SHA256 "a SHA-256: 64 hexadecimal digits"
 #define ACCEPTS_SHA512 "a SHA-512: 128 hexadecimal digits"
@@ -944,6 +993,9 @@ static const struct field base_arch_fields[] = {
 	LEAF("url", BY_ANSWER, read_location, offsetof(struct plan_base, location), ACCEPTS_LOCATION),
 	LEAF("sha256", IN, read_sha256, offsetof(struct plan_base, location.sha256), ACCEPTS_SHA256),
 	LEAF("sha512", BY_ANSWER, read_sha512, offsetof(struct plan_base, location.sha512), ACCEPTS_SHA512),
+	LEAF("checksums", BY_ANSWER, read_http_url, offsetof(struct plan_base, checksums_url), ACCEPTS_URL),
+	LEAF("checksums_key", BY_ANSWER, read_local_path, offsetof(struct plan_base, checksums_key), ACCEPTS_PATH),
+	LEAF("checksums_signature", OUT, read_http_url, offsetof(struct plan_base, checksums_signature_url), ACCEPTS_URL),
 };
 
 static const struct field base_fields[] = {
@@ -1013,6 +1065,9 @@ static const struct field apt_fields[] = {
 		"a time such as \"20261101T000000Z\", in UTC"),
 	LEAF("debs", IN, read_local_paths, offsetof(struct plan, apt.debs),
 		"a list of paths beneath the plan's folder"),
+	LEAF("trusted", BY_ANSWER, read_archives, offsetof(struct plan, apt.trusted),
+		"a list of http:// or https:// archives, as their sources name them"),
+	LEAF("check_valid_until", BY_ANSWER, read_negated, offsetof(struct plan, apt.ignore_valid_until), "true or false"),
 	{ .name = "repository", .shape = SHAPE_ARRAY, .add = add_repository, SUB(repository_fields),
 		.finish = repository_finish },
 };

@@ -169,6 +169,13 @@ bool syntax_is_http_url(const char *s)
 	return n > 0 && host[0] != ':';
 }
 
+bool syntax_is_fingerprint(const char *s)
+{
+	size_t n = strspn(s, "0123456789ABCDEF");
+
+	return s[n] == '\0' && (n == 40 || n == 64);
+}
+
 bool syntax_parse_snapshot(const char *s, int64_t *ret_seconds)
 {
 	static const char pattern[] = "dddddddd" "T" "dddddd" "Z";

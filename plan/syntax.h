@@ -50,6 +50,9 @@ bool syntax_is_suite(const char *s);
 /* An http or https URL with a host, printable, without spaces, at most URL_MAX_BYTES. */
 bool syntax_is_http_url(const char *s);
 
+/* An OpenPGP key's fingerprint: 40 (version 4) or 64 hexadecimal digits, in upper case. SOURCE: RFC 9580 5.5.4. */
+bool syntax_is_fingerprint(const char *s);
+
 /* "20261101T000000Z", a time that exists. *ret_seconds (may be NULL) gets it as seconds since 1970. */
 bool syntax_parse_snapshot(const char *s, int64_t *ret_seconds);
 

@@ -48,7 +48,9 @@ void pkg_set_release(struct pkg_set *set)
 	free(set->kernel_items);
 	free(set->removals);
 	free(set->releases);
-	strv_release(&set->keyrings);
+	for (size_t i = 0; i < set->n_keyrings; i++)
+		free(set->keyrings[i].path);
+	free(set->keyrings);
 	*set = (struct pkg_set){ 0 };
 }
 
@@ -351,8 +353,10 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	*ret = (struct pkg_item){ .size_bytes = v->size_bytes, .local_deb = local ? (long)(list - s->metadata.n_lists) : -1 };
 	ret->sha256.algorithm = DIGEST_SHA256;
 	memcpy(ret->sha256.bytes, v->sha256, sizeof(v->sha256));
-	if (a)
+	if (a) {
 		ret->release_sha256 = a->release.sha256;
+		ret->release_date = a->release.date;
+	}
 	ret->name = strdup(name->text);
 	ret->version = strdup(v->version);
 	ret->arch = strdup(v->all ? "all" : arch_name(u->arch));
@@ -506,8 +510,42 @@ static int collect_changes(struct resolution *s, struct pkg_set *set, struct err
 	return 0;
 }
 
+static int keyring_order(const void *a, const void *b)
+{
+	const struct pkg_keyring *x = a, *y = b;
+	int c = strcmp(x->path, y->path);
+
+	return c ? c : memcmp(x->sha256.bytes, y->sha256.bytes, DIGEST_MAX_BYTES);
+}
+
+/* The "sha256  label" of key files, several times where several archives use one. */
+static int collect_keyrings(struct strv *labels, struct pkg_set *set, struct err *e)
+{
+	strv_sort(labels);
+	strv_uniq(labels);
+	set->keyrings = calloc(labels->n + 1, sizeof(*set->keyrings));
+	if (!set->keyrings)
+		return out_of_memory(e);
+	for (size_t i = 0; i < labels->n; i++) {
+		struct pkg_keyring *k = &set->keyrings[i];
+		char hex[DIGEST_SHA256_HEX_SIZE];
+
+		(void)snprintf(hex, sizeof(hex), "%s", labels->items[i]);
+		if (strlen(labels->items[i]) < sizeof(hex) + 1 || digest_parse_hex(DIGEST_SHA256, hex, &k->sha256) < 0)
+			return err_set_kind(e, ERR_KIND_DEFECT, -EINVAL, "the key file `%s` has no digest", labels->items[i]);
+		k->path = strdup(labels->items[i] + sizeof(hex) + 1);
+		if (!k->path)
+			return out_of_memory(e);
+		set->n_keyrings++;
+	}
+	qsort(set->keyrings, set->n_keyrings, sizeof(*set->keyrings), keyring_order);
+	return 0;
+}
+
 static int collect_releases(const struct resolution *s, struct pkg_set *set, struct err *e)
 {
+	_cleanup_strv_ struct strv labels = { 0 };
+
 	set->releases = calloc(s->metadata.n_archives ? s->metadata.n_archives : 1, sizeof(*set->releases));
 	if (!set->releases)
 		return out_of_memory(e);
@@ -520,12 +558,10 @@ static int collect_releases(const struct resolution *s, struct pkg_set *set, str
 		one->sha256 = a->release.sha256;
 		one->date = a->release.date;
 		if (!one->archive || !one->suite || strv_extend(&one->signers, &a->release.signers) < 0 ||
-			strv_extend(&set->keyrings, &a->keyring.labels) < 0)
+			strv_extend(&labels, &a->keyring.labels) < 0)
 			return out_of_memory(e);
 	}
-	strv_sort(&set->keyrings);
-	strv_uniq(&set->keyrings);
-	return 0;
+	return collect_keyrings(&labels, set, e);
 }
 
 static bool begins_with(const char *s, const char *prefix)

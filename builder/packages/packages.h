@@ -137,6 +137,7 @@ struct pkg_item {
 	char *archive;			/* the archive as the base names it, no user information; "" for a local deb */
 	char *suite;			/* "bookworm-updates"; "" for a local deb */
 	struct digest release_sha256;	/* of the release file that vouches for it; DIGEST_NONE for a local deb */
+	int64_t release_date;		/* that file's Date, seconds since 1970; 0 for a local deb */
 	struct strv uris;		/* where to fetch it, in this order; may hold user information; empty for a local deb */
 	long local_deb;			/* index in the request's debs, or -1 */
 	bool requested;			/* named in the plan, not only needed by something */
@@ -162,6 +163,12 @@ struct pkg_release_used {
 	int64_t date;			/* seconds since 1970 */
 };
 
+/* A key file that was used. */
+struct pkg_keyring {
+	char *path;			/* in the base image, or the key's path in the plan */
+	struct digest sha256;
+};
+
 struct pkg_set {
 	struct pkg_item *items;		/* ordered by name, then architecture */
 	size_t n_items;
@@ -171,7 +178,8 @@ struct pkg_set {
 	size_t n_kernel_items;
 	struct pkg_release_used *releases;
 	size_t n_releases;
-	struct strv keyrings;		/* "sha256  label" of each key file that was used, sorted */
+	struct pkg_keyring *keyrings;	/* sorted by path, each once */
+	size_t n_keyrings;
 };
 
 /* Choose what to install and to remove, as `apt-get install --no-install-recommends` would on that base.

@@ -62,7 +62,7 @@ static int fill(struct prepared *p, unsigned n, struct err *e)
 	_cleanup_free_ struct lock_package *packages = calloc(n + 1, sizeof(*packages));
 	struct lock_blob blob = { .url = url, .size_bytes = 1, .sha256 = digest_of("blob", 0), .trust = LOCK_TRUST_FIRST_USE };
 	struct lock_kernel kernel = { .kind = p->plan->kernel[p->arch].kind, .sha256 = digest_of("kernel", 0), .archive = blob };
-	static const struct strv none;
+	const struct lock_packages answer = { .items = packages, .n = n };
 	unsigned missing;
 	int r = lock_missing(p->plan, &p->lock, p->arch, &p->locals, &missing, e);
 
@@ -81,13 +81,13 @@ static int fill(struct prepared *p, unsigned n, struct err *e)
 	kernel.packages = packages;
 	kernel.n_packages = n > 0 ? 1 : 0;
 	if (r == 0 && (missing & LOCK_SECTION_BASE))
-		r = lock_set_base(&p->lock, p->plan, p->arch, &blob, e);
+		r = lock_set_base(&p->lock, p->plan, p->arch, &p->locals, &blob, e);
 	if (r == 0)
 		r = lock_missing(p->plan, &p->lock, p->arch, &p->locals, &missing, e);
 	if (r == 0 && (missing & LOCK_SECTION_KERNEL))
 		r = lock_set_kernel(&p->lock, p->plan, p->arch, &p->locals, &kernel, e);
 	if (r == 0 && lock_needs_packages(p->plan, p->arch))
-		r = lock_set_packages(&p->lock, p->plan, p->arch, &p->locals, packages, n, &none, e);
+		r = lock_set_packages(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
 	if (r == 0)
 		r = answer_slots(p, &blob, e);
 	if (r == 0)

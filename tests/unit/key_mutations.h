@@ -12,6 +12,10 @@
 #define URLS                                                                                                 \
 	"[base]\npartition = 1\n[base.amd64]\nurl = \"https://example.org/b\"\n"                                     \
 	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\ncmdline = \"quiet\"\n"
+#define CHECKSUMS                                                                                            \
+	"[base.amd64]\nurl = \"https://example.org/b\"\nchecksums = \"https://example.org/SUMS\"\nchecksums_key = \"key.asc\"\n" \
+	"checksums_signature = \"https://example.org/SUMS.gpg\"\n"                                               \
+	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\n"
 #define SHA512S                                                                                              \
 	"[base.amd64]\nurl = \"https://example.org/b\"\nsha512 = \"" HEX_A HEX_A "\"\n"                             \
 	"[kernel.amd64]\nurl = \"https://example.org/k\"\npath = \"opt/vmlinux\"\nsha512 = \"" HEX_B HEX_A "\"\n"
@@ -30,6 +34,7 @@
 static const char rest[] =
 	"[packages]\nrun = [\"podman\", \"crun\"]\n[packages.amd64]\nboot = [\"grub-pc\"]\n"
 	"[apt]\nremove = [\"snapd\"]\nrecommends = false\nsnapshot = \"20261101T000000Z\"\ndebs = [\"x_1_amd64.deb\", \"y.deb\"]\n"
+	"trusted = [\"https://example.org/t\"]\ncheck_valid_until = true\n"
 	"[[apt.repository]]\nuri = \"https://example.org/d\"\nsuite = \"stable\"\ncomponents = [\"main\"]\nkey = \"key.asc\"\n"
 	"[services]\nenable = [\"chrony\"]\ndisable = [\"snapd\"]\nmask = [\"apt-daily.timer\"]\n"
 	"[files.\"/etc/text\"]\ncontent = \"text\"\nmode = \"0600\"\nowner = \"daemon:adm\"\n"
@@ -61,6 +66,10 @@ static const struct mutation {
 	{ "base.ARCH.url", URLS, "example.org/b", "example.org/b2" },
 	{ "base.ARCH.sha256", SHA256S, HEX_A, HEX_B },
 	{ "base.ARCH.sha512", SHA512S, HEX_A HEX_A, HEX_B HEX_B },
+	{ "base.ARCH.checksums", CHECKSUMS, "example.org/SUMS\"", "example.org/SUMS2\"" },
+	{ "base.ARCH.checksums", URLS, "example.org/b\"", "example.org/b\"\nchecksums = \"https://example.org/SUMS\"" },
+	{ "base.ARCH.checksums_key", CHECKSUMS, "\"key.asc\"", "\"key2.asc\"" },
+	{ "base.ARCH.checksums_signature", CHECKSUMS, "example.org/SUMS.gpg", "example.org/SUMS.sign" },
 	{ "kernel.ARCH.url", URLS, "example.org/k", "example.org/k2" },
 	{ "kernel.ARCH.path", URLS, "opt/vmlinux", "opt/vmlinux2" },
 	{ "kernel.ARCH.sha256", SHA256S, "sha256 = \"" HEX_B, "sha256 = \"" HEX_A },
@@ -82,6 +91,9 @@ static const struct mutation {
 	{ "apt.repository[].suite", URLS, "\"stable\"", "\"testing\"" },
 	{ "apt.repository[].components", URLS, "[\"main\"]", "[\"main\", \"contrib\"]" },
 	{ "apt.repository[].key", URLS, "\"key.asc\"", "\"key2.asc\"" },
+	{ "apt.trusted", URLS, "example.org/t", "example.org/t2" },
+	{ "apt.trusted", URLS, "trusted = [\"https://example.org/t\"]", "" },
+	{ "apt.check_valid_until", URLS, "check_valid_until = true", "check_valid_until = false" },
 	{ "services.enable", URLS, "\"chrony\"", "\"ntpsec\"" },
 	{ "services.disable", URLS, "disable = [\"snapd\"]", "disable = []" },
 	{ "services.mask", URLS, "apt-daily.timer", "apt-daily.service" },

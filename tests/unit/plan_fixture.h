@@ -114,7 +114,7 @@ static inline void fixture_answer(struct answered *a, enum arch arch, const char
 		{ .name = (char *)(uintptr_t) "zlib1g", .version = (char *)(uintptr_t) "1:1.2-3+b1", .arch = (char *)(uintptr_t) "amd64",
 			.size_bytes = 7, .sha256 = blob.sha256, .file = (char *)(uintptr_t) "pool/z/zlib.deb",
 			.uri = (char *)(uintptr_t) "https://u:p@example.org/debian", .suite = (char *)(uintptr_t) "bookworm",
-			.release = blob.sha256 },
+			.release = blob.sha256, .release_date = 1795162605 },
 		{ .name = (char *)(uintptr_t) "adduser", .version = (char *)(uintptr_t) "3.1~x", .arch = (char *)(uintptr_t) "all",
 			.sha256 = blob.sha256 },
 	};
@@ -124,13 +124,22 @@ static inline void fixture_answer(struct answered *a, enum arch arch, const char
 		.packages = packages,
 		.n_packages = 1 };
 	char *removed[] = { (char *)(uintptr_t) "systemd-timesyncd", NULL };
-	const struct strv removals = { .items = removed, .n = 1, .capacity = 2 };
+	struct lock_keyring keyrings[] = {
+		{ .path = (char *)(uintptr_t) "/usr/share/keyrings/b.gpg", .sha256 = blob.sha256 },
+		{ .path = (char *)(uintptr_t) "key.asc", .sha256 = blob.sha256 },
+		{ .path = (char *)(uintptr_t) "/etc/apt/trusted.gpg.d/a.gpg", .sha256 = blob.sha256 },
+	};
+	const struct lock_packages answer = { .items = packages,
+		.n = ARRAY_SIZE(packages),
+		.removals = { .items = removed, .n = 1, .capacity = 2 },
+		.keyrings = keyrings,
+		.n_keyrings = ARRAY_SIZE(keyrings) };
 	struct err e = ERR_INIT;
 	unsigned sections;
 
-	if (lock_set_base(&a->lock, a->plan, arch, &blob, &e) < 0 ||
+	if (lock_set_base(&a->lock, a->plan, arch, &a->locals, &blob, &e) < 0 ||
 		lock_set_kernel(&a->lock, a->plan, arch, &a->locals, &kernel, &e) < 0 ||
-		lock_set_packages(&a->lock, a->plan, arch, &a->locals, packages, ARRAY_SIZE(packages), &removals, &e) < 0)
+		lock_set_packages(&a->lock, a->plan, arch, &a->locals, &answer, &e) < 0)
 		fail_msg("%s", e.message);
 	for (size_t i = 0; i < a->plan->n_files; i++) {
 		_cleanup_free_ char *slot = NULL;

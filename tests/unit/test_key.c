@@ -87,6 +87,8 @@ static const struct {
 	{ URLS, "label = \"one\"\nhostname = \"one\"", "hostname = 'one'\n\"label\" = \"one\"" },
 	{ URLS, "\"y.deb\"", "\"y.deb@moved\"" },
 	{ URLS, "\"key.asc\"", "\"key.asc@moved\"" },
+	{ URLS, "check_valid_until = true", "" },
+	{ CHECKSUMS, "\"key.asc\"", "\"key.asc@moved\"" },
 	{ URLS, "source = \"tool\"", "source = \"tool@moved\"" },
 	{ URLS, "https://example.org/g", "http://mirror.example.org/other" },
 	{ URLS, "https://example.org/b", "https://user:word@example.org/b" },

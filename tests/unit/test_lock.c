@@ -8,6 +8,7 @@ static const char plan_text[] =
 	"[base.amd64]\nurl = \"https://me:secret@example.org/b\"\n[base.arm64]\nurl = \"https://example.org/b-arm\"\n"
 	"[kernel.amd64]\npackage = \"linux-image-a\"\n[kernel.arm64]\nurl = \"https://example.org/k\"\npath = \"opt/k\"\n"
 	"[packages]\na = [\"podman\"]\n[apt]\ndebs = [\"x_1_amd64.deb\", \"x_1_arm64.deb\"]\n"
+	"[[apt.repository]]\nuri = \"https://example.org/r\"\nsuite = \"./\"\nkey = \"key.asc\"\n"
 	"[files.\"/b\"]\nurl = \"https://example.org/f\"\n[files.\"/a\"]\nurl = \"https://example.org/f\"\n"
 	"[inputs.i]\nurl = \"https://example.org/i\"\n";
 
@@ -89,6 +90,13 @@ static void what_is_written_is_read_back(void **state)
 	assert_string_equal(read->packages.items[1].version, "1:1.2-3+b1");
 	assert_string_equal(read->packages.items[1].uri, "https://example.org/debian");
 	assert_int_equal(read->packages.items[1].release.algorithm, DIGEST_SHA256);
+	assert_int_equal(read->packages.items[1].release_date, 1795162605);
+	assert_int_equal(read->packages.items[0].release_date, 0);
+	assert_non_null(strstr(buf_str(&first), "date = \"20261120T081645Z\" },\n"));
+	assert_int_equal(read->packages.asked.n, 1);
+	/* The plan's own key is local. */
+	assert_int_equal(read->packages.n_keyrings, 2);
+	assert_string_equal(read->packages.keyrings[1].path, "/usr/share/keyrings/b.gpg");
 	assert_int_equal(read->n_sources, 3);
 	assert_string_equal(read->sources[0].slot, "files:/a");
 	assert_non_null(lock_source_find(&l, a.plan, ARCH_AMD64, "inputs:i"));
@@ -111,7 +119,8 @@ static void packages_stand_one_a_line(void **state)
 	line = strstr(buf_str(&text), "\n\t{ name = \"adduser\", version = \"3.1~x\", arch = \"all\", size = 0, sha256 = \"");
 	assert_non_null(line);
 	assert_non_null(strstr(line, "\" },\n\t{ name = \"zlib1g\""));
-	assert_non_null(strstr(buf_str(&text), "remove = [\"systemd-timesyncd\"]\n"));
+	assert_non_null(strstr(buf_str(&text), "\nasked = [\n\t\"podman\",\n]\nremove = [\n\t\"systemd-timesyncd\",\n]\nkeyrings = [\n"
+					       "\t{ path = \"/etc/apt/trusted.gpg.d/a.gpg\", sha256 = \""));
 }
 
 static void what_is_local_stays_out(void **state)
@@ -170,12 +179,12 @@ static void a_lock_that_cannot_be_read_is_not_overwritten(void **state)
 
 	fixture_load(f, plan_text, ARCH_AMD64, &a);
 	fixture_answer(&a, ARCH_AMD64, "one");
-	assert_int_equal(write_file_atomic_at(f->fd, "bad.lock", "version = 2\n", 12, 0644, &e), 0);
+	assert_int_equal(write_file_atomic_at(f->fd, "bad.lock", "version = 1\n", 12, 0644, &e), 0);
 	assert_int_equal(lock_write(f->fd, "bad.lock", &a.lock, ARCH_AMD64, &e), -EBADMSG);
-	assert_non_null(strstr(e.message, "bad.lock:1:11: found version 2"));
+	assert_non_null(strstr(e.message, "bad.lock:1:11: found version 1"));
 	err_clear(&e);
 	assert_int_equal(read_file_at(f->fd, "bad.lock", false, &text, &e), 0);
-	assert_string_equal(buf_str(&text), "version = 2\n");
+	assert_string_equal(buf_str(&text), "version = 1\n");
 }
 
 static void an_older_answer_is_missing_again(void **state)
@@ -254,23 +263,23 @@ static void sources_that_left_the_plan_leave_the_lock(void **state)
 static void answers_that_cannot_be_locked_are_refused(void **state)
 {
 	_cleanup_answered_ struct answered a = { 0 };
-	struct lock_package bad = { .name = (char *)(uintptr_t) "../x", .version = (char *)(uintptr_t) "1",
+	struct lock_package item = { .name = (char *)(uintptr_t) "../x", .version = (char *)(uintptr_t) "1",
 		.arch = (char *)(uintptr_t) "all", .sha256 = digest_of_text("", 0) };
-	const struct strv none = { 0 };
+	const struct lock_packages bad = { .items = &item, .n = 1 };
 	const struct lock_blob empty = { 0 };
 	struct err e = ERR_INIT;
 
 	fixture_load(*state, plan_text, ARCH_AMD64, &a);
-	assert_int_equal(lock_set_packages(&a.lock, a.plan, ARCH_AMD64, &a.locals, &bad, 1, &none, &e), -ENOKEY);
-	assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &empty, &e), -EINVAL);
+	assert_int_equal(lock_set_packages(&a.lock, a.plan, ARCH_AMD64, &a.locals, &bad, &e), -ENOKEY);
+	assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &a.locals, &empty, &e), -EINVAL);
 	fixture_answer(&a, ARCH_AMD64, "one");
-	assert_int_equal(lock_set_packages(&a.lock, a.plan, ARCH_AMD64, &a.locals, &bad, 1, &none, &e), -EINVAL);
+	assert_int_equal(lock_set_packages(&a.lock, a.plan, ARCH_AMD64, &a.locals, &bad, &e), -EINVAL);
 	assert_int_equal(a.lock.arch[ARCH_AMD64].packages.n, 2);
 }
 
 #define BLOB "size = 1\nsha256 = \"" HEX "\"\ntrust = \"plan\"\n"
 #define BASE "[amd64.base]\nquestion = \"" HEX "\"\n"
-#define PACKAGES "[amd64.packages]\nquestion = \"" HEX "\"\nremove = []\nlist = [\n"
+#define PACKAGES "[amd64.packages]\nquestion = \"" HEX "\"\nasked = []\nremove = []\nkeyrings = []\nlist = [\n"
 #define PACKAGE "name = \"ab\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
 
 static const struct {
@@ -278,49 +287,49 @@ static const struct {
 	int want;
 	const char *said;
 } files[] = {
-	{ "version = 1\n", 0, NULL },
-	{ "version = 1\n" BASE BLOB, 0, NULL },
-	{ "version = 1\n" PACKAGES "{ " PACKAGE " }, { " PACKAGE " }]\n", 0, NULL },
-	{ "version = 1\n" PACKAGES "]\n", 0, NULL },
+	{ "version = 2\n", 0, NULL },
+	{ "version = 2\n" BASE BLOB, 0, NULL },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE " }, { " PACKAGE " }]\n", 0, NULL },
+	{ "version = 2\n" PACKAGES "]\n", 0, NULL },
 	{ "", -EBADMSG, "p.lock:1:1: found no version" },
 	{ "version = \"1\"\n", -EBADMSG, "found no version" },
-	{ "version = 2\n", -EBADMSG, "p.lock:1:11: found version 2, expected 1" },
-	{ "version = 1\nx = 1\n", -EBADMSG, "p.lock:2:1: found the unknown key `x`" },
-	{ "version = 1\n\"amd64\\u0000\" = { }\n", -EBADMSG, "unknown key" },
-	{ "version = 1\nx86_64 = { }\n", -EBADMSG, "unknown key" },
-	{ "version = 1\namd64 = 1\n", -EBADMSG, "expected a table" },
-	{ "version = 1\n[amd64.bases]\n", -EBADMSG, "unknown section `bases`" },
-	{ "version = 1\n[amd64]\nbase = 1\n", -EBADMSG, "expected a table" },
-	{ "version = 1\n" BASE "size = 1\n", -EBADMSG, "found no sha256" },
-	{ "version = 1\n[amd64.base]\n" BLOB, -EBADMSG, "p.lock:2:8: found no question" },
-	{ "version = 1\n" BASE BLOB "url = \"https://u:p@example.org/\"\n", -EBADMSG, "without user info" },
-	{ "version = 1\n" BASE BLOB "url = \"file:///etc/passwd\"\n", -EBADMSG, "http://" },
-	{ "version = 1\n" BASE BLOB "extra = 1\n", -EBADMSG, "unknown key `extra`" },
-	{ "version = 1\n" BASE "size = -1\nsha256 = \"" HEX "\"\ntrust = \"plan\"\n", -EBADMSG, "a size in bytes" },
-	{ "version = 1\n" BASE "size = 1\nsha256 = \"" HEX "a\"\ntrust = \"plan\"\n", -EBADMSG, "64 hexadecimal digits" },
-	{ "version = 1\n" BASE "size = 1\nsha256 = \"" HEX "\"\ntrust = \"me\"\n", -EBADMSG, "first-use" },
-	{ "version = 1\n" PACKAGES "{ name = \"a/b\", " PACKAGE " }]\n", -EBADMSG, "again" },
-	{ "version = 1\n" PACKAGES "{ name = \"../b\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\" }]\n", -EBADMSG,
+	{ "version = 1\n", -EBADMSG, "p.lock:1:11: found version 1, expected 2: an older imgbuild" },
+	{ "version = 2\nx = 1\n", -EBADMSG, "p.lock:2:1: found the unknown key `x`" },
+	{ "version = 2\n\"amd64\\u0000\" = { }\n", -EBADMSG, "unknown key" },
+	{ "version = 2\nx86_64 = { }\n", -EBADMSG, "unknown key" },
+	{ "version = 2\namd64 = 1\n", -EBADMSG, "expected a table" },
+	{ "version = 2\n[amd64.bases]\n", -EBADMSG, "unknown section `bases`" },
+	{ "version = 2\n[amd64]\nbase = 1\n", -EBADMSG, "expected a table" },
+	{ "version = 2\n" BASE "size = 1\n", -EBADMSG, "found no sha256" },
+	{ "version = 2\n[amd64.base]\n" BLOB, -EBADMSG, "p.lock:2:8: found no question" },
+	{ "version = 2\n" BASE BLOB "url = \"https://u:p@example.org/\"\n", -EBADMSG, "without user info" },
+	{ "version = 2\n" BASE BLOB "url = \"file:///etc/passwd\"\n", -EBADMSG, "http://" },
+	{ "version = 2\n" BASE BLOB "extra = 1\n", -EBADMSG, "unknown key `extra`" },
+	{ "version = 2\n" BASE "size = -1\nsha256 = \"" HEX "\"\ntrust = \"plan\"\n", -EBADMSG, "a size in bytes" },
+	{ "version = 2\n" BASE "size = 1\nsha256 = \"" HEX "a\"\ntrust = \"plan\"\n", -EBADMSG, "64 hexadecimal digits" },
+	{ "version = 2\n" BASE "size = 1\nsha256 = \"" HEX "\"\ntrust = \"me\"\n", -EBADMSG, "first-use" },
+	{ "version = 2\n" PACKAGES "{ name = \"a/b\", " PACKAGE " }]\n", -EBADMSG, "again" },
+	{ "version = 2\n" PACKAGES "{ name = \"../b\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\" }]\n", -EBADMSG,
 		"a package's name" },
-	{ "version = 1\n" PACKAGES "{ name = \"ab\", version = \"1/2\", arch = \"all\", size = 1, sha256 = \"" HEX "\" }]\n",
+	{ "version = 2\n" PACKAGES "{ name = \"ab\", version = \"1/2\", arch = \"all\", size = 1, sha256 = \"" HEX "\" }]\n",
 		-EBADMSG, "a package's version" },
-	{ "version = 1\n" PACKAGES "{ name = \"ab\", version = \"1\", arch = \"all\", size = 1 }]\n", -EBADMSG, "found no sha256" },
-	{ "version = 1\n" PACKAGES "{ " PACKAGE ", file = \"../../x\" }]\n", -EBADMSG, "without . and .." },
-	{ "version = 1\n" PACKAGES "{ " PACKAGE ", uri = \"https://u@h/\" }]\n", -EBADMSG, "without user info" },
-	{ "version = 1\n" PACKAGES "1]\n", -EBADMSG, "expected a table" },
-	{ "version = 1\n[amd64.packages]\nquestion = \"" HEX "\"\nremove = [\"A B\"]\nlist = []\n", -EBADMSG, "a package's name" },
-	{ "version = 1\n[amd64.packages]\nquestion = \"" HEX "\"\nremove = 1\nlist = []\n", -EBADMSG, "expected an array" },
-	{ "version = 1\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\n", -EBADMSG, "found no list" },
-	{ "version = 1\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\nlist = []\n", -EBADMSG,
+	{ "version = 2\n" PACKAGES "{ name = \"ab\", version = \"1\", arch = \"all\", size = 1 }]\n", -EBADMSG, "found no sha256" },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE ", file = \"../../x\" }]\n", -EBADMSG, "without . and .." },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE ", uri = \"https://u@h/\" }]\n", -EBADMSG, "without user info" },
+	{ "version = 2\n" PACKAGES "1]\n", -EBADMSG, "expected a table" },
+	{ "version = 2\n[amd64.packages]\nquestion = \"" HEX "\"\nasked = []\nremove = [\"A B\"]\nkeyrings = []\nlist = []\n", -EBADMSG, "a package's name" },
+	{ "version = 2\n[amd64.packages]\nquestion = \"" HEX "\"\nasked = []\nremove = 1\nkeyrings = []\nlist = []\n", -EBADMSG, "expected an array" },
+	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\n", -EBADMSG, "found no list" },
+	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\nlist = []\n", -EBADMSG,
 		"at least one" },
-	{ "version = 1\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"base\"\nsha256 = \"" HEX "\"\nlist = []\n", -EBADMSG,
+	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"base\"\nsha256 = \"" HEX "\"\nlist = []\n", -EBADMSG,
 		"found a list" },
-	{ "version = 1\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"disk\"\nsha256 = \"" HEX "\"\n", -EBADMSG, "\"archive\"" },
-	{ "version = 1\n[[amd64.sources]]\nslot = \"setup\"\nquestion = \"" HEX "\"\n" BLOB, -EBADMSG, "files:/" },
-	{ "version = 1\n[[amd64.sources]]\nslot = \"inputs:b\"\nquestion = \"" HEX "\"\n" BLOB
+	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"disk\"\nsha256 = \"" HEX "\"\n", -EBADMSG, "\"archive\"" },
+	{ "version = 2\n[[amd64.sources]]\nslot = \"setup\"\nquestion = \"" HEX "\"\n" BLOB, -EBADMSG, "files:/" },
+	{ "version = 2\n[[amd64.sources]]\nslot = \"inputs:b\"\nquestion = \"" HEX "\"\n" BLOB
 	  "[[amd64.sources]]\nslot = \"inputs:a\"\nquestion = \"" HEX "\"\n" BLOB,
 		-EBADMSG, "out of order" },
-	{ "version = 1\n[amd64.sources]\n", -EBADMSG, "expected an array" },
+	{ "version = 2\n[amd64.sources]\n", -EBADMSG, "expected an array" },
 	{ "version = \n", -EBADMSG, "p.lock:1:11: found the end of the line" },
 };
 
@@ -345,7 +354,7 @@ static void the_number_of_packages_is_limited(void **state)
 		_cleanup_lock_ struct lock l = { 0 };
 		struct err e = ERR_INIT;
 
-		assert_int_equal(buf_append_str(&text, "version = 1\n" PACKAGES), 0);
+		assert_int_equal(buf_append_str(&text, "version = 2\n" PACKAGES), 0);
 		for (unsigned i = 0; i < LOCK_MAX_PACKAGES + more; i++)
 			assert_int_equal(buf_append_str(&text, "{ " PACKAGE " },\n"), 0);
 		assert_int_equal(buf_append_str(&text, "]\n"), 0);

@@ -144,8 +144,9 @@ static const char everything[] =
 	"[packages.arm64]\nboot = [\"grub-efi-arm64\"]\n"
 	"[apt]\nremove = [\"snapd\"]\nrecommends = true\nsnapshot = \"20261101T000000Z\"\n"
 	"debs = [\"debs/t_1_amd64.deb\", \"debs/t_1_arm64.deb\", \"debs/u.deb\"]\n"
+	"trusted = [\"http://example.org/f\"]\ncheck_valid_until = false\n"
 	"[[apt.repository]]\nuri = \"https://example.org/d\"\nsuite = \"stable\"\ncomponents = [\"main\"]\nkey = \"k.asc\"\n"
-	"[[apt.repository]]\nuri = \"http://example.org/f\"\nsuite = \"./\"\n"
+	"[[apt.repository]]\nuri = \"http://u:p@example.org/f/\"\nsuite = \"./\"\n"
 	"[services]\nenable = [\"chrony\"]\ndisable = [\"snapd.socket\"]\nmask = [\"apt-daily.timer\"]\n"
 	"[files.\"/etc/a/deep/b\"]\ncontent = \"x\\u0000y\"\nmode = \"4755\"\nowner = \"daemon\"\n"
 	"[files.\"/etc/tree\"]\nsource = \"tree\"\n"
@@ -267,9 +268,20 @@ static const struct {
 	{ "[apt]\nallow_unsigned = true\n", "unknown key" },
 	{ "[apt]\nsnapshot = \"20260231T000000Z\"\n", "a time such as" },
 	{ "[apt]\nrecommends = \"no\"\n", "true or false" },
-	{ "[[apt.repository]]\nuri = \"file:/x\"\nsuite = \"s\"\ncomponents = [\"main\"]\n", "an http:// or https:// URL" },
-	{ "[[apt.repository]]\nuri = \"https://x\"\nsuite = \"s\"\n", "found no components" },
-	{ "[[apt.repository]]\nuri = \"https://x\"\nsuite = \"s/\"\ncomponents = [\"main\"]\n", "flat repository" },
+	{ "[[apt.repository]]\nuri = \"file:/x\"\nsuite = \"s\"\ncomponents = [\"main\"]\nkey = \"k\"\n", "an http:// or https:// URL" },
+	{ "[[apt.repository]]\nuri = \"https://x\"\nsuite = \"s\"\nkey = \"k\"\n", "found no components" },
+	{ "[[apt.repository]]\nuri = \"https://x\"\nsuite = \"s/\"\ncomponents = [\"main\"]\nkey = \"k\"\n", "flat repository" },
+	{ "[[apt.repository]]\nuri = \"https://x\"\nsuite = \"./\"\n", "found no key" },
+	{ "[apt]\ntrusted = [\"https://x/y\"]\n[[apt.repository]]\nuri = \"https://x\"\nsuite = \"./\"\n", "found no key" },
+	{ "[apt]\ntrusted = [\"file:/srv\"]\n", "http:// or https:// archives" },
+	{ "[apt]\ncheck_valid_until = \"no\"\n", "true or false" },
+	{ "[base.arm64]\nurl = \"x\"\nchecksums = \"https://x/SUMS\"\n", "the image is local" },
+	{ "[base.arm64]\nurl = \"https://x/y\"\nchecksums = \"SUMS\"\n", "an http:// or https:// URL" },
+	{ "[base.arm64]\nurl = \"https://x/y\"\nchecksums_key = \"k\"\n", "it belongs beside checksums" },
+	{ "[base.arm64]\nurl = \"https://x/y\"\nchecksums = \"https://x/S\"\nchecksums_signature = \"https://x/S.gpg\"\n",
+		"it belongs beside checksums_key" },
+	{ "[base.arm64]\nurl = \"https://x/y\"\nchecksums = \"https://x/S\"\n"
+	  "sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n", "take one of them out" },
 	{ "[apt.repository]\nuri = \"https://x\"\n", "expected tables written [[apt.repository]]" },
 	{ "[services]\nenable = [\"a b\"]\n", "a list of units" },
 	{ "[services]\nenable = [\"a\"]\nmask = [\"a.service\"]\n", "both in enable and in mask" },

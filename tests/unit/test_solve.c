@@ -385,7 +385,10 @@ static void mirrors_change_only_where_bytes_come_from(void **state)
 	assert_string_equal(set.items[0].suite, "stable");
 	assert_int_equal(set.n_releases, 1);
 	assert_int_equal(set.releases[0].signers.n, 1);
-	assert_int_equal(set.keyrings.n, 1);
+	assert_int_equal(set.n_keyrings, 1);
+	assert_string_equal(set.keyrings[0].path, "/etc/apt/trusted.gpg.d/archive.asc");
+	assert_int_equal(set.keyrings[0].sha256.algorithm, DIGEST_SHA256);
+	assert_int_equal(set.items[0].release_date, set.releases[0].date);
 	assert_true(set.items[0].requested);
 	assert_null(strstr(buf_str(&w->log), "token"));
 }
@@ -444,7 +447,7 @@ static void a_repository_of_the_plan_brings_its_key(void **state)
 		fail_msg("%s", e.message);
 	assert_int_equal(set.n_items, 2);
 	assert_string_equal(set.items[1].uris.items[0], "http://tool.test/apt/pool/libtool_7.deb");
-	assert_int_equal(set.keyrings.n, 2);
+	assert_int_equal(set.n_keyrings, 2);
 }
 
 static void local_debs_win(void **state)
