@@ -213,6 +213,57 @@ static int copy_packages(const struct lock_package *items, size_t n, struct lock
 	return 0;
 }
 
+/* --- lines that stay as they are --- */
+
+static bool same_package(const struct lock_package *a, const struct lock_package *b)
+{
+	return strcmp(a->name, b->name) == 0 && strcmp(a->arch, b->arch) == 0 && strcmp(a->version, b->version) == 0 &&
+	       a->size_bytes == b->size_bytes && digest_equal(&a->sha256, &b->sha256);
+}
+
+/* Gather the archives that an answer names. */
+static int used_archives(const struct lock_package *items, size_t n, struct strv *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		/* Mostly that of the one before. */
+		if (items[i].uri && (i == 0 || !items[i - 1].uri || strcmp(items[i - 1].uri, items[i].uri) != 0) &&
+			!strv_contains(ret, items[i].uri) && strv_add(ret, items[i].uri) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+static void swap_hints(struct lock_package *a, struct lock_package *b)
+{
+	struct lock_package was = *a;
+
+	a->file = b->file, b->file = was.file;
+	a->uri = b->uri, b->uri = was.uri;
+	a->suite = b->suite, b->suite = was.suite;
+	a->release = b->release, b->release = was.release;
+	a->release_date = b->release_date, b->release_date = was.release_date;
+}
+
+/* Keep the hints of packages that do not change, so that their lines do not: of where it was found and who vouched for it the first
+ * answer is as good as the last. But an archive that no package comes from any more may be gone: then the new hints count.
+ * The old packages are given up: their hints are exchanged. Both are sorted when `sorted`. */
+static int keep_hints(struct lock_package *old, size_t n_old, struct lock_package *items, size_t n, bool sorted, struct err *e)
+{
+	_cleanup_strv_ struct strv archives = { 0 };
+	size_t k = 0;
+
+	if (used_archives(items, n, &archives) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		if (!sorted)
+			k = 0;
+		while (k < n_old && (sorted ? compare_packages(&old[k], &items[i]) < 0 : !same_package(&old[k], &items[i])))
+			k++;
+		if (k < n_old && same_package(&old[k], &items[i]) && old[k].uri && strv_contains(&archives, old[k].uri))
+			swap_hints(&items[i], &old[k]);
+	}
+	return 0;
+}
+
 /* --- storing answers --- */
 
 int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
@@ -241,6 +292,7 @@ int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const 
 {
 	const struct plan_kernel *asked = &p->kernel[arch];
 	_cleanup_(lock_kernel_release) struct lock_kernel copy = { .kind = asked->kind, .sha256 = kernel->sha256 };
+	struct lock_kernel *old;
 	int r;
 
 	if (asked->kind == PLAN_KERNEL_FILE && !asked->location.url)
@@ -257,6 +309,10 @@ int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const 
 	if (r < 0)
 		return r;
 	copy.n_packages = copy.packages ? kernel->n_packages : 0;
+	old = &l->arch[arch].kernel;
+	r = keep_hints(old->packages, old->n_packages, copy.packages, copy.n_packages, false, e);
+	if (r < 0)
+		return r;
 	if (!copy_string(kernel->member && syntax_is_line(kernel->member, 4096) ? kernel->member : NULL, &copy.member))
 		return err_set(e, -ENOMEM, "out of memory");
 	lock_kernel_release(&l->arch[arch].kernel);
@@ -314,6 +370,7 @@ int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, cons
 	const struct lock_packages *packages, struct err *e)
 {
 	_cleanup_(lock_packages_release) struct lock_packages copy = { 0 };
+	struct lock_packages *old;
 	int r = lock_question_packages(p, l, arch, locals, &copy.question, e);
 
 	if (r == 0)
@@ -327,6 +384,9 @@ int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, cons
 	r = copy_removals(&packages->removals, &copy.removals, e);
 	if (r == 0)
 		r = copy_keyrings(p, packages, &copy, e);
+	old = &l->arch[arch].packages;
+	if (r == 0)
+		r = keep_hints(old->items, old->n, copy.items, copy.n, true, e);
 	if (r < 0)
 		return r;
 	lock_packages_release(&l->arch[arch].packages);

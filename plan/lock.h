@@ -36,6 +36,9 @@ enum lock_trust {
 	LOCK_TRUST_FIRST_USE  /* nothing: it is what came on first use */
 };
 
+/* As the lock spells it: "plan", "signature", "checksums", "first-use". */
+const char *lock_trust_name(enum lock_trust trust);
+
 /* The publisher's checksum file that vouched for a file. */
 struct lock_checksums {
 	char *url;	      /* without user info; NULL: no such file was used */
@@ -176,7 +179,9 @@ const struct lock_kernel *lock_kernel_find(const struct lock *l, const struct pl
 
 /* Store an answer: copies of what is given, user info taken off URLs, lists sorted; `question` and the packages' `asked` are
  * set to what the plan asks now, and the base must have its answer first. What is given is not changed and may have an
- * empty question. Keyrings that are files of the plan are left out: what is local is never locked. */
+ * empty question. Keyrings that are files of the plan are left out: what is local is never locked.
+ * A package that the section already has, in the same version with the same bytes, keeps its hints and with them its line, as long
+ * as any package comes from that archive: what is updated shows in a difference, and nothing else. */
 int lock_set_base(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,
 	const struct lock_blob *base, struct err *e) _must_check_;
 int lock_set_kernel(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals,

@@ -25,6 +25,11 @@ static const char *const trust_names[] = { [LOCK_TRUST_PLAN] = "plan",
 	[LOCK_TRUST_CHECKSUMS] = "checksums",
 	[LOCK_TRUST_FIRST_USE] = "first-use" };
 
+const char *lock_trust_name(enum lock_trust trust)
+{
+	return trust_names[trust];
+}
+
 /* --- writing --- */
 
 static int put_string(struct buf *b, const char *s)
