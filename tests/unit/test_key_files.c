@@ -6,7 +6,7 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-/* Everything that can be local, in two plans: a kernel is a file or in an archive. */
+/* Everything that can be local, in three plans: a kernel is a file or in an archive, a base local or vouched for by a local key. */
 static const char rest[] =
 	"[packages]\na = [\"podman\"]\n[apt]\ndebs = [\"debs/x_1_amd64.deb\", \"debs/y.deb\"]\n"
 	"[[apt.repository]]\nuri = \"https://example.org/d\"\nsuite = \"stable\"\ncomponents = [\"main\"]\nkey = \"key.asc\"\n"
@@ -15,6 +15,8 @@ static const char rest[] =
 static const char *const heads[] = {
 	"[base.amd64]\nurl = \"base.img\"\n[kernel.amd64]\nfile = \"kernel\"\nmodules = \"modules\"\n",
 	"[base.amd64]\nurl = \"file:base.img\"\n[kernel.amd64]\nurl = \"kernel.tar\"\npath = \"vmlinux\"\n",
+	"[base.amd64]\nurl = \"https://example.org/b\"\nchecksums = \"https://example.org/SHA256SUMS\"\nchecksums_key = \"key.asc\"\n"
+	"[kernel.amd64]\nfrom = \"base\"\n",
 };
 
 struct place {
@@ -152,7 +154,9 @@ static void expect(const struct place *p, const struct digest *key, enum effect 
 
 static enum effect effect_of(enum plan_input_kind kind)
 {
-	return kind == PLAN_INPUT_KERNEL_ARCHIVE || kind == PLAN_INPUT_REPOSITORY_KEY ? ANOTHER_QUESTION : ANOTHER_KEY;
+	return kind == PLAN_INPUT_CHECKSUMS_KEY || kind == PLAN_INPUT_KERNEL_ARCHIVE || kind == PLAN_INPUT_REPOSITORY_KEY
+		       ? ANOTHER_QUESTION
+		       : ANOTHER_KEY;
 }
 
 static void restore_times(const struct place *p, const char *path, const struct stat *st)
