@@ -35,12 +35,26 @@ int pkg_marks_init(struct pkg_marks *m, struct pkg_universe *u, bool recommends,
 	m->present = calloc(installed ? installed : 1, sizeof(*m->present));
 	if (!m->marks || !m->present)
 		return out_of_memory(e);
+	pkg_marks_reset(m);
+	return 0;
+}
+
+void pkg_marks_reset(struct pkg_marks *m)
+{
+	m->n_present = 0;
+	m->n_obstacles = 0;
 	for (uint32_t i = 0; i < m->n; i++) {
-		m->marks[i].target = u->names[i].installed;
-		if (u->names[i].installed != UNIVERSE_NONE)
+		const struct pkg_mark before = m->marks[i];
+
+		m->marks[i] = (struct pkg_mark){ .target = m->u->names[i].installed,
+			.requested = before.requested,
+			.unwanted = before.unwanted,
+			.firm = before.requested,
+			.excluded_by = UNIVERSE_NONE,
+			.otherwise = UNIVERSE_NONE };
+		if (m->u->names[i].installed != UNIVERSE_NONE)
 			m->present[m->n_present++] = i;
 	}
-	return 0;
 }
 
 void pkg_marks_release(struct pkg_marks *m)
@@ -48,6 +62,7 @@ void pkg_marks_release(struct pkg_marks *m)
 	free(m->marks);
 	free(m->requests);
 	free(m->present);
+	free(m->obstacles);
 	*m = (struct pkg_marks){ 0 };
 }
 
@@ -70,6 +85,34 @@ void pkg_marks_unwant(struct pkg_marks *m, uint32_t name)
 {
 	if (name < m->n)
 		m->marks[name].unwanted = true;
+}
+
+void pkg_marks_keep(struct pkg_marks *m, uint32_t name, uint32_t otherwise)
+{
+	if (name >= m->n)
+		return;
+	m->marks[name].kept = true;
+	m->marks[name].otherwise = otherwise == m->u->names[name].candidate ? UNIVERSE_NONE : otherwise;
+}
+
+/* Note a kept name that is in the way. */
+static int note_obstacle(struct pkg_marks *m, const struct pkg_obstacle *obstacle, struct err *e)
+{
+	struct pkg_obstacle *more = reallocarray(m->obstacles, m->n_obstacles + 1, sizeof(*more));
+
+	if (!more)
+		return out_of_memory(e);
+	m->obstacles = more;
+	more[m->n_obstacles++] = *obstacle;
+	return 0;
+}
+
+/* Drop the obstacles from..to: what they were in the way of was served otherwise. */
+static void forget_obstacles(struct pkg_marks *m, size_t from, size_t to)
+{
+	if (to > from)
+		memmove(m->obstacles + from, m->obstacles + to, (m->n_obstacles - to) * sizeof(*m->obstacles));
+	m->n_obstacles -= to - from;
 }
 
 uint32_t pkg_marks_target(const struct pkg_marks *m, uint32_t name)
@@ -208,6 +251,7 @@ static bool answer_is_better(const struct pkg_marks *m, uint32_t wanted_name, ui
 	const int comparisons[] = {
 		(int)m->marks[va->name].firm - (int)m->marks[vb->name].firm,
 		(int)(m->u->names[va->name].installed != UNIVERSE_NONE) - (int)(m->u->names[vb->name].installed != UNIVERSE_NONE),
+		(int)m->marks[va->name].kept - (int)m->marks[vb->name].kept,
 		(int)(va->name == wanted_name) - (int)(vb->name == wanted_name),
 		(int)va->essential - (int)vb->essential,
 		(int)va->important - (int)vb->important,
@@ -265,6 +309,29 @@ static int versions_conflict(struct pkg_marks *m, uint32_t a, uint32_t b, struct
 	return find_conflict(m, ra, m->u->versions[a].name, b) || find_conflict(m, rb, m->u->versions[b].name, a);
 }
 
+/* Note which of two kept versions that conflict could be another that does not. `there` is the one that would have to go. */
+static int note_conflict(struct pkg_marks *m, uint32_t version, uint32_t there, struct err *e)
+{
+	uint32_t sides[2] = { there, version };
+
+	if (m->marks[m->u->versions[there].name].was_removed)
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		struct pkg_obstacle one = { .name = m->u->versions[sides[i]].name, .owner = sides[!i], .conflict = true };
+		uint32_t otherwise = m->marks[one.name].otherwise;
+		int r;
+
+		if (otherwise == UNIVERSE_NONE || m->u->names[one.name].candidate != sides[i])
+			continue;
+		r = versions_conflict(m, otherwise, sides[!i], e);
+		if (r == 0)
+			r = note_obstacle(m, &one, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* Make room for a version that goes in: what conflicts with it is brought to a version that does not, or goes out.
  * Returns 1; 0 when something that must stay is in the way; negative. */
 static int clear_conflicts(struct pkg_marks *m, uint32_t version, unsigned depth, struct err *e)
@@ -293,6 +360,9 @@ static int clear_conflicts(struct pkg_marks *m, uint32_t version, unsigned depth
 					return r;
 			}
 		}
+		r = note_conflict(m, version, target, e);
+		if (r < 0)
+			return r;
 		if (m->marks[other].firm || pkg_marks_is_vital(m, other))
 			return 0;
 		m->marks[other].target = UNIVERSE_NONE;
@@ -309,6 +379,7 @@ static int bring_siblings(struct pkg_marks *m, uint32_t version, unsigned depth,
 
 	for (size_t i = 0; i < n; i++) {
 		uint32_t other = m->present[i], installed = u->names[other].installed, candidate = u->names[other].candidate;
+		size_t before = m->n_obstacles;
 		int r;
 
 		if (installed == UNIVERSE_NONE || candidate == UNIVERSE_NONE || candidate == installed ||
@@ -320,45 +391,100 @@ static int bring_siblings(struct pkg_marks *m, uint32_t version, unsigned depth,
 		r = install(m, other, depth + 1, e);
 		if (r < 0)
 			return r;
+		if (r == 0)
+			forget_obstacles(m, before, m->n_obstacles);
 	}
 	return 1;
 }
 
-/* Serve one dependency that nothing present serves: an alternative that is installed (in another version) first, then in
- * the order written. Returns 1, 0 when it cannot be served, negative. */
-static int serve(struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d, unsigned depth,
+/* Note the kept names whose other candidate would serve a dependency that could not be served. */
+static int note_unserved(struct pkg_marks *m, uint32_t owner, const struct pkg_relations *relations, const struct pkg_dep *d,
 	struct err *e)
 {
-	for (int installed_only = 1; installed_only >= 0; installed_only--) {
+	for (uint32_t i = 0; i < d->n; i++) {
+		const struct pkg_alternative *a = &relations->alternatives[d->first + i];
+		const struct pkg_name *name = &m->u->names[a->name];
+
+		for (uint32_t p = 0; p <= name->n_providers; p++) {
+			uint32_t v = p < name->n_providers ? name->providers[p].version : name->first;
+			struct pkg_obstacle one = { .owner = owner, .wants = a };
+			uint32_t otherwise;
+
+			if (v == UNIVERSE_NONE)
+				continue;
+			one.name = m->u->versions[v].name;
+			otherwise = one.name < m->n ? m->marks[one.name].otherwise : UNIVERSE_NONE;
+			if (otherwise == UNIVERSE_NONE || !pkg_universe_satisfies(m->u, otherwise, a))
+				continue;
+			if (m->marks[one.name].excluded_by != UNIVERSE_NONE)
+				one = (struct pkg_obstacle){ .name = one.name, .owner = m->marks[one.name].excluded_by,
+					.conflict = true };
+			if (note_obstacle(m, &one, e) < 0)
+				return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+/* Say whether an alternative is tried in the first round: what is there already, in whatever version. */
+static bool is_there_already(const struct pkg_marks *m, uint32_t name)
+{
+	return m->u->names[name].installed != UNIVERSE_NONE || (name < m->n && m->marks[name].kept);
+}
+
+/* Serve one dependency that nothing present serves: an alternative that is installed (in another version) first, then in
+ * the order written. Returns 1, 0 when it cannot be served, negative. */
+static int serve(struct pkg_marks *m, uint32_t owner, const struct pkg_relations *relations, const struct pkg_dep *d,
+	unsigned depth, struct err *e)
+{
+	size_t before = m->n_obstacles;
+
+	for (int there_only = 1; there_only >= 0; there_only--) {
 		for (uint32_t i = 0; i < d->n; i++) {
 			const struct pkg_alternative *a = &relations->alternatives[d->first + i];
 			_cleanup_(answers_release) struct answers answers = { 0 };
 
-			if (installed_only && m->u->names[a->name].installed == UNIVERSE_NONE)
+			if (there_only && !is_there_already(m, a->name))
 				continue;
 			if (collect_answers(m, a, &answers, e) < 0)
 				return -ENOMEM;
 			answers_sort(m, a->name, &answers);
 			for (size_t k = 0; k < answers.n; k++) {
+				size_t failed = m->n_obstacles;
 				int r = install(m, m->u->versions[answers.versions[k]].name, depth + 1, e);
 
+				if (r > 0)
+					forget_obstacles(m, before, failed);
 				if (r != 0)
 					return r;
 			}
 		}
 	}
-	return 0;
+	if (!dep_is_hard(d)) {
+		forget_obstacles(m, before, m->n_obstacles);
+		return 0;
+	}
+	return note_unserved(m, owner, relations, d, e);
+}
+
+/* A name that is kept and cannot go in: another version of it might. */
+static int note_kept(struct pkg_marks *m, uint32_t name, uint32_t owner, const struct pkg_alternative *wants, struct err *e)
+{
+	const struct pkg_obstacle one = { .name = name, .owner = owner, .wants = wants };
+
+	return m->marks[name].otherwise == UNIVERSE_NONE ? 0 : note_obstacle(m, &one, e);
 }
 
 /* Mark the candidate of a name and all it needs. Returns 1, 0 when that cannot be, negative on errors. */
 static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct err *e)
 {
 	uint32_t candidate = m->u->names[name].candidate;
+	const struct pkg_alternative *wants = NULL;
 	const struct pkg_relations *relations;
 	int r;
 
 	if (candidate == UNIVERSE_NONE || depth > DEPTH_MAX || !can_go_in(m, candidate))
-		return 0;
+		return note_kept(m, name, UNIVERSE_NONE, NULL, e);
 	if (m->marks[name].followed)
 		return m->marks[name].target == candidate;
 	if (m->marks[name].target == candidate && m->u->names[name].installed == candidate && !m->marks[name].requested)
@@ -377,13 +503,16 @@ static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct er
 
 		if (!dep_is_positive(d) || (!dep_is_hard(d) && !m->recommends) || dep_is_served(m, relations, d))
 			continue;
-		r = serve(m, relations, d, depth, e);
+		r = serve(m, candidate, relations, d, depth, e);
+		if (r == 0)
+			wants = &relations->alternatives[d->first];
 		if (r == 0 && !dep_is_hard(d))
 			r = 1;
 	}
 	if (r == 0) {
 		m->marks[name].target = m->u->names[name].installed;
 		m->marks[name].discarded = true;
+		r = note_kept(m, name, candidate, wants, e);
 	}
 	return r;
 }
@@ -409,8 +538,11 @@ static int discard_excluded(struct pkg_marks *m, uint32_t version, struct err *e
 			if (v == UNIVERSE_NONE || m->u->versions[v].name == own || !pkg_universe_satisfies(m->u, v, a))
 				continue;
 			mark = &m->marks[m->u->versions[v].name];
-			if (!mark->firm && m->u->names[m->u->versions[v].name].candidate == v)
-				mark->discarded = true;
+			if (mark->firm || m->u->names[m->u->versions[v].name].candidate != v)
+				continue;
+			mark->discarded = true;
+			if (mark->kept)
+				mark->excluded_by = version;
 		}
 	}
 	return 0;

@@ -19,6 +19,18 @@ struct pkg_mark {
 	bool discarded;	 /* its candidate cannot go in */
 	bool followed;	 /* its dependencies were seen to */
 	bool along;	 /* goes out with something unwanted that it depends on */
+	bool kept;	 /* an earlier answer had it: preferred where there is a choice */
+	bool was_removed; /* an earlier answer took it out of the base */
+	uint32_t excluded_by; /* version that conflicts with a kept candidate; UNIVERSE_NONE */
+	uint32_t otherwise; /* the candidate there would be, were another not kept; UNIVERSE_NONE: the same, or none */
+};
+
+/* A name that is kept in a version of an earlier answer, and that version is in the way of something. */
+struct pkg_obstacle {
+	uint32_t name;
+	uint32_t owner;			     /* the version whose relation cannot be met; UNIVERSE_NONE: not known */
+	const struct pkg_alternative *wants; /* that relation, lent by the universe */
+	bool conflict;
 };
 
 struct pkg_marks {
@@ -29,6 +41,8 @@ struct pkg_marks {
 	size_t n_requests;
 	uint32_t *present; /* names that have, or had, a target */
 	size_t n_present;
+	struct pkg_obstacle *obstacles; /* found by the last run; a name may be there several times */
+	size_t n_obstacles;
 	bool recommends;
 };
 
@@ -41,7 +55,14 @@ void pkg_marks_release(struct pkg_marks *m);
 int pkg_marks_request(struct pkg_marks *m, uint32_t name, struct err *e) _must_check_;
 void pkg_marks_unwant(struct pkg_marks *m, uint32_t name);
 
-/* Run the pass. */
+/* Say that this name's candidate is the version that an earlier answer had, and which it would be otherwise. */
+void pkg_marks_keep(struct pkg_marks *m, uint32_t name, uint32_t otherwise);
+
+/* Forget what runs decided, and what is kept; requests and what is unwanted stay. */
+void pkg_marks_reset(struct pkg_marks *m);
+
+/* Run the pass. Where a kept version makes something impossible that its name's other candidate would not, the name is noted in
+ * m->obstacles; the targets then may or may not hold together without it. */
 int pkg_marks_run(struct pkg_marks *m, struct err *e) _must_check_;
 
 /* Say whether the targets hold together: dependencies served, nothing conflicting, all requests met. What was

@@ -1,9 +1,9 @@
 #include "builder/packages/packages.h"
 #include "builder/packages/aptconf.h"
 #include "builder/packages/deb.h"
+#include "builder/packages/keep.h"
 #include "builder/packages/metadata.h"
 #include "builder/packages/relation.h"
-#include "builder/packages/solve.h"
 
 #include <string.h>
 
@@ -61,11 +61,13 @@ struct resolution {
 	struct pkg_metadata metadata;
 	struct pkg_universe universe;
 	struct pkg_marks marks;
+	struct pkg_keeping keeping;
 	uint32_t *local_versions; /* by local deb */
 };
 
 static void resolution_release(struct resolution *s)
 {
+	pkg_keeping_release(&s->keeping);
 	pkg_marks_release(&s->marks);
 	pkg_universe_release(&s->universe);
 	pkg_metadata_release(&s->metadata);
@@ -164,8 +166,10 @@ static int find_version(struct resolution *s, uint32_t name, const char *version
 	for (uint32_t v = u->names[name].first; v != UNIVERSE_NONE; v = u->versions[v].next) {
 		size_t used = strlen(listed);
 
-		if (strcmp(u->versions[v].version, version) == 0)
+		if (strcmp(u->versions[v].version, version) == 0) {
+			pkg_keeping_drop(&s->keeping, name);
 			return pkg_universe_set_candidate(u, v, e);
+		}
 		if (n++ < LISTED_MAX)
 			(void)snprintf(listed + used, sizeof(listed) - used, "%s%s", used ? ", " : "", u->versions[v].version);
 	}
@@ -254,6 +258,7 @@ static int find_requests(struct resolution *s, uint32_t *names, size_t *ret_n, s
 		if (pkg_universe_set_candidate(&s->universe, s->local_versions[i], e) < 0)
 			return e->code;
 		names[n++] = s->universe.versions[s->local_versions[i]].name;
+		pkg_keeping_drop(&s->keeping, names[n - 1]);
 	}
 	for (size_t i = 0; q->install && i < q->install->n; i++) {
 		struct wish w;
@@ -303,25 +308,6 @@ static int find_removals(struct resolution *s, struct err *e)
 	return 0;
 }
 
-/* Choose the targets: as apt would, and by searching where that does not hold together. */
-static int choose(struct resolution *s, struct err *e)
-{
-	char why[640];
-	int r = pkg_marks_run(&s->marks, e);
-
-	if (r == 0)
-		r = pkg_marks_check(&s->marks, why, sizeof(why), e);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = pkg_solve(&s->marks, e);
-	if (r < 0)
-		return r;
-	r = pkg_marks_check(&s->marks, why, sizeof(why), e);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	return err_set_kind(e, ERR_KIND_DEFECT, -EUNATCH, "the solution that was found does not hold together: %s", why);
-}
-
 /* The same version as a file that can be fetched. */
 static uint32_t find_file(const struct pkg_universe *u, uint32_t version)
 {
@@ -335,22 +321,46 @@ static uint32_t find_file(const struct pkg_universe *u, uint32_t version)
 	return UNIVERSE_NONE;
 }
 
+/* Replace a string by a copy. Returns false when out of memory. */
+static bool replace(char **text, const char *by)
+{
+	free(*text);
+	*text = strdup(by);
+	return *text != NULL;
+}
+
+/* What an earlier answer said of a package stays said: who vouched for it first, and where it was. */
+static int take_hints(const struct pkg_kept *kept, struct pkg_item *item, struct err *e)
+{
+	if (!kept->filename || !kept->archive || !kept->suite)
+		return 0;
+	item->release_sha256 = kept->release_sha256;
+	item->release_date = kept->release_date;
+	if (!replace(&item->filename, kept->filename) || !replace(&item->archive, kept->archive) ||
+		!replace(&item->suite, kept->suite))
+		return out_of_memory(e);
+	return 0;
+}
+
 /* Describe a version for the caller. */
 static int make_item(const struct resolution *s, uint32_t version, struct pkg_item *ret, struct err *e)
 {
 	const struct pkg_universe *u = &s->universe;
 	const struct pkg_version *v = &u->versions[version];
 	const struct pkg_name *name = &u->names[v->name];
-	size_t list = (size_t)v->list;
-	bool local = list >= s->metadata.n_lists;
-	const struct pkg_archive *a = local ? NULL : &s->metadata.archives[s->metadata.lists[list].archive];
-	const char *component = local ? "" : s->metadata.lists[list].component;
+	const struct pkg_kept *kept = pkg_keeping_find(&s->keeping, version);
+	size_t list = (size_t)v->list, n_lists = s->metadata.n_lists;
+	bool local = list >= n_lists && list < n_lists + s->request->n_debs;
+	const struct pkg_archive *a = list < n_lists ? &s->metadata.archives[s->metadata.lists[list].archive] :
+				      local	      ? NULL :
+							pkg_kept_archive(kept, &s->metadata);
+	const char *component = list < n_lists ? s->metadata.lists[list].component : "";
 	bool upgrade = name->installed != UNIVERSE_NONE;
 	char filename[2048];
 
 	if (pkg_universe_filename(u, version, component, filename, sizeof(filename)) < 0)
 		return err_set_kind(e, ERR_KIND_INPUT, -ENAMETOOLONG, "the file name of `%s` is too long", name->text);
-	*ret = (struct pkg_item){ .size_bytes = v->size_bytes, .local_deb = local ? (long)(list - s->metadata.n_lists) : -1 };
+	*ret = (struct pkg_item){ .size_bytes = v->size_bytes, .local_deb = local ? (long)(list - n_lists) : -1 };
 	ret->sha256.algorithm = DIGEST_SHA256;
 	memcpy(ret->sha256.bytes, v->sha256, sizeof(v->sha256));
 	if (a) {
@@ -371,6 +381,8 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	for (size_t i = 0; a && i < a->places.n; i++)
 		if (strv_addf(&ret->uris, "%s/%s", a->places.items[i], filename) < 0)
 			goto fail;
+	if (kept && !local && take_hints(kept, ret, e) < 0)
+		goto fail;
 	return 0;
 fail:
 	pkg_item_release(ret);
@@ -618,6 +630,102 @@ static int add_kernel_item(const struct resolution *s, uint32_t version, struct 
 	return append_item(s, file, &set->kernel_items, &set->n_kernel_items, e);
 }
 
+/* Say whether two kernels are of one kind: their names are equal but for the numbers. */
+static bool same_flavour(const char *a, const char *b)
+{
+	static const char numbers[] = "0123456789.+~";
+
+	for (;;) {
+		a += strspn(a, numbers);
+		b += strspn(b, numbers);
+		if (*a != *b || !*a)
+			return *a == *b;
+		a++;
+		b++;
+	}
+}
+
+/* Describe a package of the earlier answer that need not be looked into. */
+static int make_kept_item(const struct resolution *s, const struct pkg_kept *kept, struct pkg_item *ret, struct err *e)
+{
+	const struct pkg_archive *a = pkg_kept_archive(kept, &s->metadata);
+
+	*ret = (struct pkg_item){ .size_bytes = kept->size_bytes,
+		.sha256 = kept->sha256,
+		.release_sha256 = kept->release_sha256,
+		.release_date = kept->release_date,
+		.local_deb = -1,
+		.name = strdup(kept->name),
+		.version = strdup(kept->version),
+		.arch = strdup(kept->arch),
+		.filename = strdup(kept->filename ? kept->filename : ""),
+		.archive = strdup(kept->archive ? kept->archive : ""),
+		.suite = strdup(kept->suite ? kept->suite : "") };
+	if (!ret->name || !ret->version || !ret->arch || !ret->filename || !ret->archive || !ret->suite)
+		goto fail;
+	for (size_t i = 0; a && kept->filename && i < a->places.n; i++)
+		if (strv_addf(&ret->uris, "%s/%s", a->places.items[i], kept->filename) < 0)
+			goto fail;
+	return 0;
+fail:
+	pkg_item_release(ret);
+	return out_of_memory(e);
+}
+
+/* Say whether each kernel package of the earlier answer is in a list, or its .deb can be had. Returns 1, 0 or negative. */
+static int can_keep_kernel(const struct resolution *s, struct err *e)
+{
+	const struct pkg_keep *keep = s->request->keep;
+	const struct pkg_universe *u = &s->universe;
+
+	for (size_t i = 0; i < keep->n_kernel_items; i++) {
+		const struct pkg_kept *kept = &keep->kernel_items[i];
+		uint32_t name = pkg_universe_find(u, kept->name, strlen(kept->name));
+		int fd = -1, r = 0;
+
+		if (strcmp(kept->arch, "all") != 0 && strcmp(kept->arch, arch_name(u->arch)) != 0)
+			return 0;
+		if (name != UNIVERSE_NONE && pkg_universe_find_file(u, name, kept->version, &kept->sha256) != UNIVERSE_NONE)
+			continue;
+		if (pkg_kept_archive(kept, &s->metadata) && keep->open_debs)
+			r = keep->open_debs(keep->ctx, &kept, 1, &fd, e);
+		if (r < 0)
+			return r;
+		if (fd < 0)
+			return 0;
+		(void)close(fd);
+	}
+	return 1;
+}
+
+/* Take the kernel of the earlier answer when it is of the same kind. Returns 1 when it is taken, 0 or negative. */
+static int keep_kernel(struct resolution *s, uint32_t version, struct pkg_set *set, struct err *e)
+{
+	const struct pkg_keep *keep = s->request->keep;
+	const char *name = s->universe.names[s->universe.versions[version].name].text;
+	int r;
+
+	if (!keep || keep->n_kernel_items == 0 || !same_flavour(keep->kernel_items[0].name, name))
+		return 0;
+	r = can_keep_kernel(s, e);
+	if (r == 0)
+		progress_note(s->request->progress, "the kernel moves from `%s` %s to `%s` %s: the old one can be had nowhere",
+			keep->kernel_items[0].name, keep->kernel_items[0].version, name,
+			s->universe.versions[version].version);
+	if (r <= 0)
+		return r;
+	set->kernel_items = calloc(keep->n_kernel_items, sizeof(*set->kernel_items));
+	if (!set->kernel_items)
+		return out_of_memory(e);
+	for (size_t i = 0; i < keep->n_kernel_items; i++) {
+		r = make_kept_item(s, &keep->kernel_items[i], &set->kernel_items[i], e);
+		if (r < 0)
+			return r;
+		set->n_kernel_items++;
+	}
+	return 1;
+}
+
 /* Follow a meta package to the kernel, then add the packages its modules are in. */
 static int find_kernel(struct resolution *s, struct pkg_set *set, struct err *e)
 {
@@ -657,6 +765,9 @@ static int find_kernel(struct resolution *s, struct pkg_set *set, struct err *e)
 			break; /* a kernel under a name of its own */
 		version = next;
 	}
+	r = w.version ? 0 : keep_kernel(s, version, set, e);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	r = add_kernel_item(s, version, set, e);
 	for (size_t i = n; i-- > 0 && r == 0;) {
 		r = find_dependency(s, chain[i], "linux-modules-", &next, e);
@@ -678,7 +789,12 @@ static int load(struct resolution *s, struct err *e)
 		r = add_local_debs(s, e);
 	if (r == 0)
 		r = add_status(s, e);
-	return r < 0 ? r : pkg_universe_finish(&s->universe, e);
+	if (r == 0)
+		r = pkg_keeping_load(&s->keeping, s->request->keep, &s->metadata, &s->universe,
+			(int32_t)(s->metadata.n_lists + s->request->n_debs), s->request->progress, e);
+	if (r == 0)
+		r = pkg_universe_finish(&s->universe, e);
+	return r < 0 ? r : pkg_keeping_apply(&s->keeping, e);
 }
 
 static int resolve(struct resolution *s, struct pkg_set *set, struct err *e)
@@ -700,7 +816,7 @@ static int resolve(struct resolution *s, struct pkg_set *set, struct err *e)
 	if (r == 0)
 		r = find_removals(s, e);
 	if (r == 0)
-		r = choose(s, e);
+		r = pkg_keeping_choose(&s->keeping, &s->marks, e);
 	if (r == 0)
 		r = collect_changes(s, set, e);
 	if (r == 0)

@@ -97,6 +97,31 @@ struct pkg_known_release {
 	int64_t date;			/* of the newest one, seconds since 1970; 0: not known */
 };
 
+/* A package of an earlier answer. */
+struct pkg_kept {
+	const char *name, *version, *arch;
+	uint64_t size_bytes;
+	struct digest sha256;
+	const char *filename, *archive, *suite; /* as in struct pkg_item, or NULL: not known */
+	struct digest release_sha256;		/* likewise, or DIGEST_NONE */
+	int64_t release_date;			/* likewise; 0: not known */
+};
+
+/* An earlier answer, to be changed only as far as the request makes it necessary (keep.h says how). */
+struct pkg_keep {
+	const struct pkg_kept *items;
+	size_t n_items;
+	const struct strv *asked;	/* the names that were asked for; those that gave no item are kept as the base has them; NULL: none */
+	const struct strv *removals;	/* what was taken out of the base; NULL: nothing */
+	const struct pkg_kept *kernel_items; /* the kernel first; n_kernel_items 0: it is not kept */
+	size_t n_kernel_items;
+
+	/* Open the .debs of packages that no list has any more: fds[i], which the callee sets and the caller closes, is that of
+	 * items[i], with that SHA-256, or stays -1 where it can be had nowhere. NULL: none can be had. */
+	int (*open_debs)(void *ctx, const struct pkg_kept *const *items, size_t n, int *fds, struct err *e);
+	void *ctx;
+};
+
 struct pkg_request {
 	enum arch arch;
 	struct pkg_host_fs fs;
@@ -111,6 +136,8 @@ struct pkg_request {
 	size_t n_debs;
 	const struct pkg_repository *repositories;
 	size_t n_repositories;
+
+	const struct pkg_keep *keep;	/* NULL: there is no earlier answer */
 
 	const struct pkg_mirror *mirrors;
 	size_t n_mirrors;
@@ -182,7 +209,8 @@ struct pkg_set {
 	size_t n_keyrings;
 };
 
-/* Choose what to install and to remove, as `apt-get install --no-install-recommends` would on that base.
+/* Choose what to install and to remove, as `apt-get install --no-install-recommends` would on that base, but for what is kept of
+ * an earlier answer: such an item has that answer's filename, archive, suite and release.
  * ret  written only on success; to be released with pkg_set_release().
  * Returns 0 or a negative errno as listed above. */
 int pkg_resolve(const struct pkg_request *request, struct pkg_set *ret, struct err *e) _must_check_;

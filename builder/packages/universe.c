@@ -542,8 +542,9 @@ int pkg_universe_add_list_fd(struct pkg_universe *u, int fd, int32_t list, const
 	return add_stream(u, a, list, origin, label, ret_n, e);
 }
 
-int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,
-	const char *filename, uint64_t size_bytes, const struct digest *sha256, const char *label, uint32_t *ret_version,
+/* Add a package from its own control text. */
+static int add_file(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list, const char *filename,
+	uint64_t size_bytes, const struct digest *sha256, int16_t priority, const char *label, uint32_t *ret_version,
 	struct err *e)
 {
 	struct deb822_value slots[SLOT_COUNT];
@@ -560,11 +561,34 @@ int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *c
 	v.list = list;
 	v.size_bytes = size_bytes;
 	memcpy(v.sha256, sha256->bytes, sizeof(v.sha256));
-	v.priority = INT16_MAX;
+	v.priority = priority;
 	v.filename = arena_dup(u, filename, strlen(filename));
 	if (!v.filename)
 		return out_of_memory(e);
 	return append_version(u, &v, ret_version, e);
+}
+
+int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,
+	const char *filename, uint64_t size_bytes, const struct digest *sha256, const char *label, uint32_t *ret_version,
+	struct err *e)
+{
+	return add_file(u, control, list, filename, size_bytes, sha256, INT16_MAX, label, ret_version, e);
+}
+
+int pkg_universe_add_superseded(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,
+	const char *filename, uint64_t size_bytes, const struct digest *sha256, const char *label, uint32_t *ret_version,
+	struct err *e)
+{
+	return add_file(u, control, list, filename, size_bytes, sha256, -1, label, ret_version, e);
+}
+
+uint32_t pkg_universe_find_file(const struct pkg_universe *u, uint32_t name, const char *version, const struct digest *sha256)
+{
+	for (uint32_t i = name < u->n_names ? u->names[name].first : UNIVERSE_NONE; i != UNIVERSE_NONE; i = u->versions[i].next)
+		if (u->versions[i].filename && strcmp(u->versions[i].version, version) == 0 &&
+			memcmp(u->versions[i].sha256, sha256->bytes, sizeof(u->versions[i].sha256)) == 0)
+			return i;
+	return UNIVERSE_NONE;
 }
 
 struct status_reading {
@@ -701,8 +725,9 @@ static int index_provides(struct pkg_universe *u, uint32_t version, struct deb_r
 	const char *text = u->versions[version].provides;
 	int r;
 
-	if (!text)
+	if (!text || u->versions[version].provides_indexed)
 		return 0;
+	u->versions[version].provides_indexed = true;
 	scratch->n = 0;
 	r = deb_relations_parse(text, strlen(text), scratch, e);
 	if (r < 0)

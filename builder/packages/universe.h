@@ -71,6 +71,7 @@ struct pkg_version {
 	int16_t priority;	 /* apt's pin */
 	bool all;		 /* Architecture: all */
 	bool installed;		 /* it is the installed one (also when a list has it too) */
+	bool provides_indexed;	 /* what it provides was entered with the names */
 	bool essential, important, protected, hold;
 	uint8_t multi_arch;	 /* enum pkg_multi_arch */
 	uint8_t standing;	 /* Priority: 0 required .. 4 extra */
@@ -131,6 +132,14 @@ int pkg_universe_filename(const struct pkg_universe *u, uint32_t version, const 
 int pkg_universe_add_local(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,
 	const char *filename, uint64_t size_bytes, const struct digest *sha256, const char *label, uint32_t *ret_version,
 	struct err *e) _must_check_;
+
+/* Add one package that no list has any more, likewise: it is nobody's candidate until pkg_universe_set_candidate() says so. */
+int pkg_universe_add_superseded(struct pkg_universe *u, const struct deb822_stanza *control, int32_t list,
+	const char *filename, uint64_t size_bytes, const struct digest *sha256, const char *label, uint32_t *ret_version,
+	struct err *e) _must_check_;
+
+/* Find that very file in a list. UNIVERSE_NONE: no list has it. */
+uint32_t pkg_universe_find_file(const struct pkg_universe *u, uint32_t name, const char *version, const struct digest *sha256);
 
 /* Add what is installed, from dpkg's status. */
 int pkg_universe_add_status(struct pkg_universe *u, const char *text, size_t len, const char *label, struct err *e)
