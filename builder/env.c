@@ -130,12 +130,14 @@ int fetch_one(const struct build_env *env, const struct wanted_file *file, struc
 	struct fetch_request request = { .label = file->label,
 		.sha256 = file->sha256,
 		.sha512 = file->sha512,
-		.size_bytes = file->size_bytes };
+		.size_bytes = file->size_bytes,
+		.about_bytes = file->about_bytes };
 	int r = candidates_list(file, &rules, &urls, e);
 
 	if (r < 0)
 		return r;
 	request.urls = (const char *const *)urls.items;
 	request.n_urls = urls.n;
+	options.missing = env->missing;
 	return fetch_all(env->publisher, &request, 1, &options, ret, e);
 }

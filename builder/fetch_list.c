@@ -150,6 +150,7 @@ int fetch_list_add_plan(struct fetch_list *list, const struct build_env *env, co
 int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct err *e)
 {
 	struct fetch_options options = build_env_fetch_options(env);
+	_cleanup_missing_ struct missing own = { 0 };
 	_cleanup_free_ struct fetch_request *requests = calloc(list->n + 1, sizeof(*requests));
 	_cleanup_free_ struct fetch_result *results = calloc(list->n + 1, sizeof(*results));
 	int r;
@@ -164,7 +165,9 @@ int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct 
 			.n_urls = list->items[i].urls.n,
 			.sha256 = list->items[i].sha256,
 			.sha512 = list->items[i].sha512,
-			.size_bytes = list->items[i].size_bytes };
+			.size_bytes = list->items[i].size_bytes,
+			.about_bytes = list->items[i].about_bytes };
+	options.missing = env->missing ? env->missing : &own;
 	r = fetch_all(env->publisher, requests, list->n, &options, results, e);
 	if (r == 0)
 		fetch_results_release(results, list->n);

@@ -35,7 +35,8 @@ int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env
 int fetch_list_add_plan(struct fetch_list *list, const struct build_env *env, const struct prepared *p, bool has_root,
 	struct err *e) _must_check_;
 
-/* Fetch all of it into the store. */
+/* Fetch all of it into the store. What cannot be had does not keep the rest from coming; one error names all of it, and env->missing
+ * lists it. */
 int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct err *e) _must_check_;
 
 void fetch_list_release(struct fetch_list *list);

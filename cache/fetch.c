@@ -1,4 +1,5 @@
 #include "cache/fetch.h"
+#include "cache/hosts.h"
 #include "cache/http_answer.h"
 #include "cache/publisher.h"
 #include "cache/sink.h"
@@ -21,7 +22,6 @@ enum {
 	REFUSED_BODY_MAX_BYTES = 64 * 1024, /* of error pages and redirects, read only to keep the connection */
 	PROGRESS_INTERVAL_MS = 100,
 	POLL_MAX_MS = 500,
-	TRIED_MAX_BYTES = 1500,
 	READY_MAX = 32 /* published together; each holds a descriptor */
 };
 
@@ -56,8 +56,9 @@ struct job {
 	uint64_t not_before_ms;
 	bool no_range;	       /* the server answers ranges wrongly */
 	char validator[HTTP_VALIDATOR_SIZE]; /* of the bytes in the sink, for If-Range; "" none */
-	struct buf tried;      /* what became of the candidates so far */
+	struct strv tried;     /* what became of the candidates so far */
 	bool all_absent;       /* each of them said that it is not there */
+	int failure;	       /* why it cannot be had, when others go on without it */
 	uint64_t total_bytes;  /* as far as known, for progress; 0: unknown */
 
 	/* One attempt. */
@@ -82,7 +83,8 @@ struct fetcher {
 	const struct fetch_options *options;
 	CURLM *multi;
 	struct job *jobs;
-	size_t n_jobs, n_done, n_running, n_ready;
+	size_t n_jobs, n_done, n_running, n_ready, n_failed;
+	struct hosts hosts;
 	bool announced; /* the stage was begun */
 	uint64_t progress_at_ms;
 	const char *ca_file;
@@ -570,32 +572,22 @@ static uint64_t pause_ms(const struct fetcher *f, const struct job *job)
 }
 
 /* Write down why a candidate did not do. */
-static void note_tried(struct job *job, const char *url)
+static int note_tried(struct fetcher *f, struct job *job, const char *url, struct err *e)
 {
 	_cleanup_free_ char *shown = url_redact(url);
 	char attempts[48] = "";
 
-	if (job->attempts_all > 1)
-		(void)snprintf(attempts, sizeof(attempts), " (%u attempts)", job->attempts_all);
-	/* A list that grows too long is cut; the last reasons matter least. */
-	(void)!buf_appendf(&job->tried, "%s`%s`: %s%s", job->tried.len ? "; " : "", shown ? shown : "", job->why.message,
-		attempts);
 	if (job->why.code != -ENOENT)
 		job->all_absent = false;
-}
-
-static const char *advice_for(int code)
-{
-	switch (-code) {
-	case ENOENT:
-		return "; check the address, or give another with --mirror";
-	case EHOSTUNREACH:
-	case ECONNREFUSED:
-	case ETIMEDOUT:
-		return "; check the network and the proxy settings (http_proxy, https_proxy, no_proxy)";
-	default:
-		return "";
-	}
+	if (job->attempts_all > 1)
+		(void)snprintf(attempts, sizeof(attempts), " (%u attempts)", job->attempts_all);
+	if (!shown || strv_addf(&job->tried, "`%s`: %s%s", shown, job->why.message, attempts) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	/* Wrong bytes are told even if the right ones are found elsewhere: somebody changed a file, or its server lies. */
+	if (job->why.code == -EBADMSG && job->candidate + 1 < job->request->n_urls)
+		progress_warning(f->options->progress, "%s: `%s`: %s; it is sought elsewhere", job->request->label, shown,
+			job->why.message);
+	return 0;
 }
 
 static int job_done(struct fetcher *f, struct job *job)
@@ -607,23 +599,53 @@ static int job_done(struct fetcher *f, struct job *job)
 	return 0;
 }
 
+/* One error of all that cannot be had. */
+static int name_missing(struct fetcher *f, struct err *e)
+{
+	_cleanup_missing_ struct missing own = { 0 };
+	struct missing *missing = f->options->missing ? f->options->missing : &own;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < f->n_jobs; i++) {
+		const struct fetch_request *q = f->jobs[i].request;
+		struct missing_file file = { .label = (char *)(uintptr_t)q->label,
+			.sha256 = q->sha256,
+			.sha512 = q->sha512,
+			.size_bytes = q->size_bytes ? q->size_bytes : q->about_bytes,
+			.code = f->jobs[i].failure };
+
+		if (f->jobs[i].failure)
+			r = missing_add(missing, &file, &f->jobs[i].tried, e);
+	}
+	return r < 0 ? r : missing_error(missing, f->n_jobs, e);
+}
+
+/* Do the others go on without a file that cannot be had? */
+static bool goes_on(const struct fetcher *f)
+{
+	return f->options->missing || f->options->offline;
+}
+
 /* No candidate is left. */
 static int job_failed(struct fetcher *f, struct job *job, struct err *e)
 {
-	int code = job->all_absent ? -ENOENT : job->why.code;
-
 	if (job->request->optional && job->all_absent) {
 		job->result.missing = true;
 		return job_done(f, job);
 	}
-	return err_set_kind(e, ERR_KIND_INPUT, code, "cannot get %s: %s%s", job->request->label, buf_str(&job->tried),
-		advice_for(code));
+	job->failure = job->all_absent ? -ENOENT : job->why.code;
+	f->n_failed++;
+	(void)job_done(f, job);
+	return goes_on(f) ? 0 : name_missing(f, e);
 }
 
 /* Go on to the next candidate; bytes that a digest will judge may come from several. */
 static int next_candidate(struct fetcher *f, struct job *job, struct err *e)
 {
-	note_tried(job, job->request->urls[job->candidate]);
+	int r = note_tried(f, job, job->request->urls[job->candidate], e);
+
+	if (r < 0)
+		return r;
 	job->candidate++;
 	job->n_redirects = job->attempts = job->attempts_all = 0;
 	job->no_range = false;
@@ -646,8 +668,11 @@ static int try_again(struct fetcher *f, struct job *job, struct err *e)
 	job->attempts_all++;
 	if (brought >= REAL_PROGRESS_BYTES && resumable)
 		job->attempts = 0;
-	if (job->attempts >= max_attempts(f) || job->attempts_all >= ATTEMPTS_MAX_IN_ALL)
+	if (job->attempts >= max_attempts(f) || job->attempts_all >= ATTEMPTS_MAX_IN_ALL) {
+		if (job->answer.status == 0)
+			hosts_stayed_silent(&f->hosts, job->host, &job->why);
 		return next_candidate(f, job, e);
+	}
 	job->not_before_ms = monotonic_ms() + pause_ms(f, job);
 	progress_note(f->options->progress, "%s: %s; trying again", job->request->label, job->why.message);
 	/* From the candidate's own address: a redirect may lead elsewhere the next time. */
@@ -701,6 +726,8 @@ static int attempt_ended(struct fetcher *f, struct job *job, CURLcode c, struct 
 	(void)curl_easy_getinfo(job->easy, CURLINFO_SIZE_DOWNLOAD_T, &received);
 	if (job->body_begun && received > 0)
 		job->result.transferred_bytes += (uint64_t)received;
+	if (job->answer.status != 0)
+		hosts_answered(&f->hosts, job->host);
 	end_attempt(f, job);
 	switch (v) {
 	case VERDICT_DONE:
@@ -821,6 +848,7 @@ static int start_job(struct fetcher *f, struct job *job, struct err *e)
 {
 	const char *url = job->request->urls[job->candidate];
 	enum url_kind kind = url_kind(url);
+	const struct err *silent;
 	int r;
 
 	announce(f);
@@ -831,11 +859,18 @@ static int start_job(struct fetcher *f, struct job *job, struct err *e)
 		return next_candidate(f, job, e);
 	}
 	if (f->options->offline) {
-		(void)err_set_kind(&job->why, ERR_KIND_INPUT, -ENETUNREACH, "not fetched because of --offline");
+		(void)err_set_kind(&job->why, ERR_KIND_INPUT, -ENETUNREACH, "not asked, because of --offline");
 		return next_candidate(f, job, e);
 	}
 	if (!job->url && set_url(job, url, &job->why) < 0)
 		return next_candidate(f, job, e);
+	silent = hosts_given_up(&f->hosts, job->host);
+	if (silent) {
+		(void)err_set_kind(&job->why, ERR_KIND_INPUT, silent->code, "not asked, since the server did not answer for another file (%s)",
+			silent->message);
+		job->attempts_all = 0;
+		return next_candidate(f, job, e);
+	}
 	if (running_on_host(f, job->host) >= FETCH_MAX_ACTIVE_PER_HOST)
 		return 0;
 	r = sink_open(&job->sink, e);
@@ -925,40 +960,6 @@ static int look_in_store(struct fetcher *f, struct job *job, struct err *e)
 	return job_done(f, job);
 }
 
-static bool needs_network(const struct fetch_request *q)
-{
-	for (size_t i = 0; i < q->n_urls; i++)
-		if (url_kind(q->urls[i]) != URL_HTTP && url_kind(q->urls[i]) != URL_HTTPS)
-			return false;
-	return true;
-}
-
-/* All that would have to come over the network, in one message. */
-static int check_offline(const struct fetcher *f, struct err *e)
-{
-	_cleanup_buf_ struct buf list = BUF_INIT(TRIED_MAX_BYTES);
-	size_t n = 0, shown = 0;
-
-	for (size_t i = 0; i < f->n_jobs; i++) {
-		const struct fetch_request *q = f->jobs[i].request;
-		_cleanup_free_ char *url = NULL;
-
-		if (f->jobs[i].state == JOB_DONE || !needs_network(q))
-			continue;
-		n++;
-		url = url_redact(q->urls[0]);
-		if (shown + 1 == n && buf_appendf(&list, "%s%s (%s)", shown ? ", " : "", q->label, url ? url : "") == 0)
-			shown++;
-	}
-	if (n == 0)
-		return 0;
-	if (n > shown)
-		return err_set_kind(e, ERR_KIND_INPUT, -ENETUNREACH,
-			"--offline, and these are not in the cache: %s, and %zu more; run once without --offline", buf_str(&list), n - shown);
-	return err_set_kind(e, ERR_KIND_INPUT, -ENETUNREACH, "--offline, and %s not in the cache: %s; run once without --offline",
-		n == 1 ? "this is" : "these are", buf_str(&list));
-}
-
 static void report(struct fetcher *f, bool at_once)
 {
 	uint64_t now = monotonic_ms(), done = 0, total = 0;
@@ -972,8 +973,10 @@ static void report(struct fetcher *f, bool at_once)
 		const struct job *job = &f->jobs[i];
 		uint64_t size = job->request->size_bytes ? job->request->size_bytes : job->total_bytes;
 
-		if (job->result.was_stored || job->result.missing)
+		if (job->result.was_stored || job->result.missing || job->failure)
 			continue;
+		if (size == 0)
+			size = job->request->about_bytes;
 		if (job->state >= JOB_READY)
 			size = job->result.size_bytes;
 		done += job->state >= JOB_READY ? job->result.size_bytes : sink_offset(&job->sink);
@@ -1054,12 +1057,13 @@ static void fetcher_release(struct fetcher *f)
 
 		end_attempt(f, job);
 		sink_release(&job->sink);
-		buf_release(&job->tried);
+		strv_release(&job->tried);
 		free(job->url);
 		free(job->host);
 		free(job->result.url);
 	}
 	free(f->jobs);
+	hosts_release(&f->hosts);
 	if (f->multi)
 		(void)curl_multi_cleanup(f->multi);
 }
@@ -1077,7 +1081,6 @@ static int prepare(struct fetcher *f, const struct fetch_request *requests, size
 		assert(requests[i].into || f->publisher);
 		job->request = &requests[i];
 		job->all_absent = true;
-		buf_init(&job->tried, TRIED_MAX_BYTES);
 		sink_init(&job->sink, f->publisher, &requests[i]);
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -1086,7 +1089,7 @@ static int prepare(struct fetcher *f, const struct fetch_request *requests, size
 		if (r < 0)
 			return r;
 	}
-	return f->options->offline ? check_offline(f, e) : 0;
+	return 0;
 }
 
 static int open_multi(struct fetcher *f, struct err *e)
@@ -1131,6 +1134,8 @@ int fetch_all(struct publisher *p, const struct fetch_request *requests, size_t 
 	r = open_multi(&f, e);
 	if (r == 0)
 		r = run(&f, e);
+	if (r == 0 && f.n_failed > 0)
+		r = name_missing(&f, e);
 	if (r == 0) {
 		report(&f, true);
 		if (f.announced)

@@ -21,13 +21,16 @@
  * Concurrency: a call runs in the calling thread, without further threads but those libcurl resolves names with. Do not
  * call it from two threads at once. progress may be NULL; events come from this thread: stage "download".
  * Cancel: cancel_fd (-1: none) is polled and never read; when it is readable, -ECANCELED soon after.
+ * What cannot be had: without options->missing the first such request ends the call, no other is started, and those running are
+ * ended. With it, and offline, the others go on, and one error at the end names all; with it they are listed there, too, in the
+ * order of the requests. A server that stays silent through all attempts for one file is not waited for again.
  * Errors: -ENOENT every candidate says that it is not there (404, 410, no such file); -EBADMSG wrong bytes; -E2BIG
  * more than allowed; -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH, -EIO the network; -EACCES 401, 403 or 407;
- * -ENETUNREACH offline. These have ERR_KIND_INPUT; the host's own (-ENOSPC...) have ERR_KIND_HOST. After the first
- * request that fails for good no other is started and those running are ended. */
+ * -ENETUNREACH offline. These have ERR_KIND_INPUT; the host's own (-ENOSPC...) have ERR_KIND_HOST and end the call at once. */
 #ifndef IMGBUILD_CACHE_FETCH_H
 #define IMGBUILD_CACHE_FETCH_H
 
+#include "cache/missing.h"
 #include "cache/publish.h"
 #include "lib/progress.h"
 #include "lib/url.h"
@@ -45,6 +48,7 @@ struct fetch_request {
 	struct digest sha256; /* expected; algorithm DIGEST_NONE (a zeroed struct): unknown */
 	struct digest sha512; /* likewise; both may be given */
 	uint64_t size_bytes;  /* expected; 0: unknown (an empty file cannot be expected by size) */
+	uint64_t about_bytes; /* its size as far as somebody remembers, for people: not demanded. 0: unknown */
 	uint64_t max_bytes;   /* 0: FETCH_MAX_BLOB_BYTES, or into->max_bytes */
 	struct buf *into;     /* NULL: a blob in the store; else the bytes are appended here and the store is not used */
 	bool optional;	      /* not being there (as -ENOENT above) is no error: the result says missing */
@@ -64,7 +68,8 @@ struct fetch_result {
 struct fetch_options {
 	struct progress *progress;
 	int cancel_fd;		      /* -1: none */
-	bool offline;		      /* whatever needs the network is an error that lists all of it */
+	bool offline;		      /* only the store and files of this machine */
+	struct missing *missing;      /* not NULL: go on without what cannot be had, and list it here */
 	unsigned retry_delay_ms;      /* the first pause; 0: 500. Each next one is twice as long, at most 60 times the first */
 	unsigned max_attempts;	      /* 0: FETCH_MAX_ATTEMPTS */
 	unsigned stall_timeout_s;     /* no byte for so long is a stall; 0: 30 */

@@ -23,12 +23,14 @@ struct session {
 	struct events events;
 	struct build_env env;
 	struct publisher *publisher;
+	struct missing missing; /* files that could not be had */
 	char *cache_path;
 };
 
 static void session_release(struct session *s)
 {
 	build_env_release(&s->env);
+	missing_release(&s->missing);
 	publisher_close(s->publisher);
 	free(s->cache_path);
 }
@@ -56,6 +58,7 @@ static int session_open(struct session *s, int cancel_fd, struct err *e)
 		.cancel_fd = cancel_fd,
 		.offline = s->o->offline,
 		.locked = s->o->locked,
+		.missing = &s->missing,
 		.must_write_lock = s->o->verb == VERB_LOCK,
 		.accel = s->o->accel };
 	r = build_env_set_blob_stores(&s->env, &s->o->blobs, getenv("IMGBUILD_BLOBS"), e);
@@ -210,6 +213,8 @@ static int run_verb(const struct options *o, struct terminal *t)
 	if (r < 0)
 		return report_failure(t, NULL, &e);
 	r = o->verb == VERB_LOCK ? verb_lock(&s, &e) : verb_build(&s, &e);
+	if (r != 0)
+		report_missing(t, o, &s.missing, &e);
 	return cancel_signal() && r != 0 ? 128 + cancel_signal() : r;
 }
 

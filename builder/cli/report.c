@@ -19,6 +19,53 @@ int report_failure(struct terminal *t, const struct plan_faults *faults, const s
 	return err_exit_status(e);
 }
 
+static json_t *missing_to_json(const struct missing_file *file)
+{
+	const struct digest *d = file->sha256.algorithm != DIGEST_NONE ? &file->sha256 : &file->sha512;
+	json_t *object = json_pack("{s:s, s:[]}", "name", file->label, "tried"), *tried = json_object_get(object, "tried");
+	char hex[DIGEST_HEX_SIZE];
+
+	for (size_t i = 0; i < file->tried.n; i++)
+		(void)json_array_append_new(tried, json_string(file->tried.items[i]));
+	if (d->algorithm != DIGEST_NONE)
+		(void)json_object_set_new(object, digest_algorithm_name(d->algorithm), json_string(digest_hex(d, hex)));
+	if (file->size_bytes)
+		(void)json_object_set_new(object, "size", json_integer((json_int_t)file->size_bytes));
+	return object;
+}
+
+void report_missing(struct terminal *t, const struct options *o, const struct missing *missing, const struct err *e)
+{
+	size_t shown = !o->verbose && missing->n > REPORT_MISSING_MAX ? REPORT_MISSING_MAX : missing->n;
+
+	if (missing->n == 0)
+		return;
+	if (o->json) {
+		json_t *object = json_pack("{s:s, s:[]}", "error", e->message, "missing");
+
+		for (size_t i = 0; i < missing->n; i++)
+			(void)json_array_append_new(json_object_get(object, "missing"), missing_to_json(&missing->items[i]));
+		(void)json_dumpf(object, stdout, JSON_COMPACT);
+		(void)fputc('\n', stdout);
+		json_decref(object);
+		(void)fflush(stdout);
+	}
+	/* The error has told all about a single one. */
+	if (missing->n == 1 && !o->verbose)
+		return;
+	terminal_clear(t);
+	for (size_t i = 0; i < shown; i++) {
+		_cleanup_buf_ struct buf line = BUF_INIT(1 << 16);
+
+		(void)!missing_describe(&missing->items[i], &line);
+		(void)fprintf(stderr, "  %s\n", buf_str(&line));
+		for (size_t k = 0; k < missing->items[i].tried.n; k++)
+			(void)fprintf(stderr, "    %s\n", missing->items[i].tried.items[k]);
+	}
+	if (shown < missing->n)
+		(void)fprintf(stderr, "  and %zu more, which --verbose and --json list\n", missing->n - shown);
+}
+
 int report_flush(struct terminal *t)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))

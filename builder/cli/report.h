@@ -4,11 +4,17 @@
 
 #include "builder/cli/options.h"
 #include "builder/cli/terminal.h"
+#include "cache/missing.h"
 #include "plan/plan.h"
 
 /* Print every fault of the plan, one a line, or the error alone when there are none; returns the exit status. `faults` may be
  * NULL. */
 int report_failure(struct terminal *t, const struct plan_faults *faults, const struct err *e);
+
+/* Print the files that could not be had, behind the error that names them: with their digests and what became of each place where they
+ * were sought, the first REPORT_MISSING_MAX of them, with --verbose all; with --json {"error", "missing"} on stdout. */
+#define REPORT_MISSING_MAX 20
+void report_missing(struct terminal *t, const struct options *o, const struct missing *missing, const struct err *e);
 
 /* Print the found or built entry on stdout: its path, or with --json {"path", "key", "hit"}. Returns the exit status:
  * a stdout that cannot be written to is 4. */

@@ -791,10 +791,81 @@ static void test_offline_lists_all(void **state)
 	q[2].sha256 = info.sha256;
 	o.offline = true;
 	assert_int_equal(fetch_all(p, q, 3, &o, results, &e), -ENETUNREACH);
-	assert_non_null(strstr(e.message, "first (http://example.org/one)"));
-	assert_non_null(strstr(e.message, "second (https://example.org/two)"));
+	assert_non_null(strstr(e.message, "2 of 3 files are not in the cache: first, second;"));
 	assert_null(strstr(e.message, "third"));
 	assert_int_equal(fetch_all(p, &q[2], 1, &o, results, &e), 0);
+}
+
+/* Everything that cannot be had is listed at the end, and what can be had is there by then. */
+static void test_missing_is_listed(void **state)
+{
+	_cleanup_free_ char *absent = url_of(servers.python_port, "/status/404/m"), *good = url_of(servers.python_port, "/good/m"),
+			    *wrong = url_of(servers.nginx_port, "/big.bin");
+	const char *nowhere[] = { "/no/such/folder/x", absent }, *changed[] = { wrong }, *here[] = { good };
+	struct fetch_request q[] = {
+		{ .label = "gone", .urls = nowhere, .n_urls = 2, .sha256 = other_sha256, .size_bytes = DATA_BYTES },
+		{ .label = "good", .urls = here, .n_urls = 1, .sha256 = data_sha256 },
+		{ .label = "other", .urls = changed, .n_urls = 1, .sha256 = other_sha256, .about_bytes = 7 },
+	};
+	_cleanup_missing_ struct missing missing = { 0 };
+	_cleanup_publisher_ struct publisher *p = NULL;
+	char hex[DIGEST_HEX_SIZE];
+	struct fetch_options o = QUICK;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	o.missing = &missing;
+	assert_int_equal(publisher_open(cache, &p, &e), 0);
+	assert_int_equal(fetch_all(p, q, 3, &o, NULL, &e), -EBADMSG);
+	assert_int_equal(e.kind, ERR_KIND_INPUT);
+	assert_non_null(strstr(e.message, "2 of 3 files: gone, other"));
+	assert_int_equal(missing.n, 2);
+	assert_string_equal(missing.items[0].label, "gone");
+	assert_int_equal(missing.items[0].size_bytes, DATA_BYTES);
+	assert_int_equal(missing.items[0].code, -ENOENT);
+	assert_int_equal(missing.items[0].tried.n, 2);
+	assert_non_null(strstr(missing.items[0].tried.items[0], "/no/such/folder/x"));
+	assert_non_null(strstr(missing.items[0].tried.items[1], "404"));
+	assert_true(digest_equal(&missing.items[1].sha256, &other_sha256));
+	assert_int_equal(missing.items[1].size_bytes, 7);
+	assert_non_null(strstr(missing.items[1].tried.items[0], digest_hex(&big_sha256, hex)));
+	assert_int_equal(count_blobs(), 1);
+	/* One alone is told whole. */
+	missing_release(&missing);
+	assert_int_equal(fetch_all(p, q, 2, &o, NULL, &e), -ENOENT);
+	assert_non_null(strstr(e.message, digest_hex(&other_sha256, hex)));
+	assert_non_null(strstr(e.message, "/no/such/folder/x"));
+}
+
+/* A server that never answers is waited for once, not for each of hundreds of files. */
+static void test_silent_server_is_given_up(void **state)
+{
+	enum { N = 300 };
+	_cleanup_free_ char *nobody = url_of(free_port(), "/x");
+	const char *urls[] = { nobody };
+	static struct fetch_request q[N];
+	static char labels[N][8];
+	_cleanup_missing_ struct missing missing = { 0 };
+	_cleanup_publisher_ struct publisher *p = NULL;
+	struct fetch_options o = QUICK;
+	size_t not_asked = 0;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	o.missing = &missing;
+	o.retry_delay_ms = 40;
+	assert_int_equal(publisher_open(cache, &p, &e), 0);
+	for (size_t i = 0; i < N; i++) {
+		(void)snprintf(labels[i], sizeof(labels[i]), "n%zu", i);
+		q[i] = (struct fetch_request){ .label = labels[i], .urls = urls, .n_urls = 1, .sha256 = data_sha256 };
+	}
+	assert_int_equal(fetch_all(p, q, N, &o, NULL, &e), -ECONNREFUSED);
+	assert_int_equal(missing.n, N);
+	for (size_t i = 0; i < N; i++)
+		not_asked += strstr(missing.items[i].tried.items[0], "not asked, since") != NULL;
+	assert_in_range(not_asked, N / 2, N - 1);
+	assert_non_null(strstr(e.message, "300 of 300 files: n0, n1, "));
+	assert_non_null(strstr(e.message, " more; check the network"));
 }
 
 static void test_bytes(void **state)
@@ -1056,6 +1127,8 @@ int main(void)
 		TEST(test_login_stays_with_its_server),
 		TEST(test_local_files),
 		TEST(test_offline_lists_all),
+		TEST(test_missing_is_listed),
+		TEST(test_silent_server_is_given_up),
 		TEST(test_bytes),
 		TEST(test_cancel),
 		TEST(test_no_room),

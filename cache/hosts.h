@@ -1,0 +1,31 @@
+/* Which servers answer, within one call of cache/fetch: where one stayed silent through all attempts for one file, the other files do
+ * not wait for it again, which with hundreds of them would take hours. A server that has answered once is never given up.
+ *
+ * A zeroed struct hosts is empty and valid. One thread. Internal to cache/fetch. */
+#ifndef IMGBUILD_CACHE_HOSTS_H
+#define IMGBUILD_CACHE_HOSTS_H
+
+#include "lib/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct host; /* opaque */
+
+struct hosts {
+	struct host *items;
+	size_t n, capacity;
+};
+
+/* It sent the head of an answer, whatever it says. */
+void hosts_answered(struct hosts *h, const char *name);
+
+/* All attempts for one file ended without an answer; `why` is copied. */
+void hosts_stayed_silent(struct hosts *h, const char *name, const struct err *why);
+
+/* Is it given up? Then why, borrowed; else NULL. */
+const struct err *hosts_given_up(const struct hosts *h, const char *name);
+
+void hosts_release(struct hosts *h);
+
+#endif
