@@ -25,8 +25,10 @@ struct wanted_file wanted_location(const char *label, const struct plan_location
 
 	if (answered && file.sha256.algorithm == DIGEST_NONE)
 		file.sha256 = answer->sha256;
-	if (answered && digest_equal(&file.sha256, &answer->sha256))
+	if (answered && digest_equal(&file.sha256, &answer->sha256)) {
+		file.resolved = answer->resolved_url;
 		file.about_bytes = answer->size_bytes;
+	}
 	return file;
 }
 
@@ -35,6 +37,7 @@ struct wanted_file wanted_package(const char *label, const struct lock_package *
 	return (struct wanted_file){ .label = label,
 		.archive = package->uri,
 		.file = package->file,
+		.release_date = package->release_date,
 		.sha256 = package->sha256,
 		.size_bytes = package->size_bytes };
 }

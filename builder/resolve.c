@@ -399,7 +399,7 @@ static int resolve_from_root(const struct build_env *env, struct prepared *p, un
 	return r;
 }
 
-int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)
+static int resolve_unanswered(const struct build_env *env, struct prepared *p, struct err *e)
 {
 	unsigned sections;
 	char names[64];
@@ -435,4 +435,18 @@ int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)
 		r = err_set_kind(e, ERR_KIND_DEFECT, -ENOKEY, "the lock was resolved and still does not answer: %s",
 			p->key_reason);
 	return r;
+}
+
+int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)
+{
+	int r = resolve_unanswered(env, p, e);
+	struct err why = *e;
+
+	if (r != -ENETUNREACH || !env->offline)
+		return r;
+	/* Whoever works offline has a lock in mind: say that it is the lock that is to be made, not which file is wanting first. */
+	return err_set_kind(e, ERR_KIND_INPUT, r,
+		"`%s` does not answer the plan for %s (%s), and to answer it takes the network: run `imgbuild lock %s` once without "
+		"--offline (%s)",
+		p->lock_path, arch_name(p->arch), p->key_reason, p->plan->file, why.message);
 }

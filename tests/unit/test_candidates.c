@@ -186,7 +186,7 @@ static void a_package_from_nowhere(void **state)
 static void what_the_lock_answers(void **state)
 {
 	struct plan_location location = { .url = (char *)"https://example.org/k" };
-	struct lock_blob answer = { .size_bytes = 77 }, other = { .size_bytes = 5 };
+	struct lock_blob answer = { .size_bytes = 77, .resolved_url = (char *)"https://cdn.example.org/k" }, other = { .size_bytes = 5 };
 	struct wanted_file file = wanted_location("kernel", &location, &answer);
 
 	(void)state;
@@ -196,6 +196,7 @@ static void what_the_lock_answers(void **state)
 	file = wanted_location("kernel", &location, &answer);
 	assert_true(digest_equal(&file.sha256, &answer.sha256));
 	assert_int_equal(file.about_bytes, 77);
+	assert_string_equal(file.resolved, "https://cdn.example.org/k");
 	assert_int_equal(file.size_bytes, 0);
 	/* The plan has moved on since: what the lock remembers is of another file. */
 	location.sha256 = digest();
@@ -204,6 +205,7 @@ static void what_the_lock_answers(void **state)
 	file = wanted_location("kernel", &location, &other);
 	assert_true(digest_equal(&file.sha256, &location.sha256));
 	assert_int_equal(file.about_bytes, 0);
+	assert_null(file.resolved);
 }
 
 int main(void)
