@@ -1,6 +1,8 @@
 #include "builder/resolve.h"
+#include "builder/base.h"
 #include "builder/boot_kernel.h"
 #include "builder/root.h"
+#include "builder/vouch.h"
 #include "lib/io.h"
 
 #include <fcntl.h>
@@ -37,27 +39,22 @@ static int write_lock(const struct build_env *env, struct prepared *p, struct er
 	return r < 0 ? err_default_kind(e, ERR_KIND_HOST) : 0;
 }
 
-static void say_first_use(const struct build_env *env, const char *what, const struct digest *sha256)
+/* What stands behind a [files] or [inputs] entry that was fetched: a SHA-512 of the plan's, or nothing but that it came. */
+static struct lock_blob source_answer(const struct build_env *env, const struct prepared *p, const char *slot,
+	const struct plan_location *location, const struct fetch_result *result)
 {
-	char hex[DIGEST_HEX_SIZE];
-
-	progress_note(env->progress, "first use of the %s: nothing vouches for %s but that it came now; the lock pins it", what,
-		digest_hex(sha256, hex));
-}
-
-/* What stands behind a file that was fetched: a digest of the plan's, or nothing but that it came. */
-static struct lock_blob blob_answer(const struct build_env *env, const char *what, const struct plan_location *location,
-	const struct fetch_result *result)
-{
-	bool pinned = location->sha256.algorithm != DIGEST_NONE || location->sha512.algorithm != DIGEST_NONE;
-
-	if (!pinned)
-		say_first_use(env, what, &result->sha256);
-	return (struct lock_blob){ .url = location->url,
+	struct lock_blob answer = { .url = location->url,
 		.size_bytes = result->size_bytes,
 		.sha256 = result->sha256,
 		.sha512 = result->sha512,
-		.trust = pinned ? LOCK_TRUST_PLAN : LOCK_TRUST_FIRST_USE };
+		.trust = location->sha512.algorithm != DIGEST_NONE ? LOCK_TRUST_PLAN : LOCK_TRUST_FIRST_USE };
+	const char *name = strchr(slot, ':') + 1;
+	_cleanup_free_ char *table = NULL;
+
+	if (asprintf(&table, strncmp(slot, "files:", 6) == 0 ? "files.\"%s\"" : "inputs.%s", name) < 0)
+		table = NULL;
+	vouch_say(env->progress, answer.trust, NULL, slot, location->url, table ? table : slot, p->lock_path, &answer.sha256);
+	return answer;
 }
 
 static int fetch_location(const struct build_env *env, const char *label, const struct plan_location *location,
@@ -66,21 +63,6 @@ static int fetch_location(const struct build_env *env, const char *label, const 
 	struct wanted_file wanted = wanted_location(label, location, NULL);
 
 	return fetch_one(env, &wanted, ret, e);
-}
-
-static int resolve_base(const struct build_env *env, struct prepared *p, struct err *e)
-{
-	const struct plan_location *location = &p->plan->base[p->arch].location;
-	struct fetch_result result = { 0 };
-	struct lock_blob answer;
-	int r = fetch_location(env, "base image", location, &result, e);
-
-	if (r < 0)
-		return err_wrap(e, "the base image");
-	answer = blob_answer(env, "base image", location, &result);
-	r = lock_set_base(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
-	fetch_results_release(&result, 1);
-	return r;
 }
 
 /* One [files] or [inputs] entry that comes from a URL. */
@@ -97,7 +79,7 @@ static int resolve_source(const struct build_env *env, struct prepared *p, const
 	r = fetch_location(env, slot, location, &result, e);
 	if (r < 0)
 		return err_wrap(e, "[%s]", slot);
-	answer = blob_answer(env, slot, location, &result);
+	answer = source_answer(env, p, slot, location, &result);
 	r = lock_set_source(&p->lock, p->plan, p->arch, slot, &answer, e);
 	fetch_results_release(&result, 1);
 	return r;
@@ -368,8 +350,13 @@ static int resolve_kernel(const struct build_env *env, struct prepared *p, struc
 		return err_wrap(e, "the kernel");
 	answer.sha256 = kernel.kernel.sha256;
 	answer.archive = kernel.archive;
-	if (answer.archive.sha256.algorithm != DIGEST_NONE && answer.archive.trust == LOCK_TRUST_FIRST_USE)
-		say_first_use(env, "kernel", &answer.archive.sha256);
+	if (answer.archive.sha256.algorithm != DIGEST_NONE) {
+		char table[32];
+
+		(void)snprintf(table, sizeof(table), "kernel.%s", arch_name(p->arch));
+		vouch_say(env->progress, answer.archive.trust, NULL, "kernel", p->plan->kernel[p->arch].location.url, table,
+			p->lock_path, &answer.archive.sha256);
+	}
 	answer.member = kernel.kernel.origin && kernel.kernel.origin[0] ? kernel.kernel.origin : NULL;
 	return lock_set_kernel(&p->lock, p->plan, p->arch, &p->locals, &answer, e);
 }
@@ -412,7 +399,7 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, s
 			"`%s` does not answer the plan (%s: %s), and --locked forbids to change it; run `imgbuild lock %s`",
 			p->lock_path, resolve_describe(sections, names), p->key_reason, p->plan->file);
 	if (sections & LOCK_SECTION_BASE) {
-		r = resolve_base(env, p, e);
+		r = base_resolve(env, p, e);
 		if (r == 0)
 			r = write_lock(env, p, e);
 		/* With the base known, an older answer may turn out to be one to this base. */

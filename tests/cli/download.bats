@@ -98,7 +98,7 @@ expect_no_blob() {
 	run_imgbuild lock "$plan"
 	expect_status 0
 	expect_blob
-	expect_equal "$(grep -c busy-twice "$log")" 3
+	expect_equal "$(grep -c busy-twice/base.qcow2 "$log")" 3
 }
 
 @test "404: exit 3 at once, no second try, no blob" {

@@ -1,0 +1,434 @@
+#!/usr/bin/env bats
+# What stands behind a base image without a digest in the plan: a publisher's list, its signature, or a first use that is said. The
+# image is served on loopback; `lock` downloads and pins, nothing boots, and any bytes will do.
+
+load ../helper
+
+setup_file() {
+	export GNUPGHOME=$BATS_FILE_TMPDIR/gnupg
+	mkdir -m 700 "$GNUPGHOME"
+	for name in publisher stranger; do
+		gpg --batch --quiet --passphrase '' --quick-gen-key "$name" ed25519 sign never 3>&-
+		gpg --batch --armor --export "$name" >"$BATS_FILE_TMPDIR/$name.asc"
+	done
+}
+
+teardown_file() { gpgconf --kill all; }
+
+setup() {
+	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
+	www=$BATS_TEST_TMPDIR/www
+	plan=$BATS_TEST_TMPDIR/p/plan.toml
+	lock=${plan%.toml}.lock
+	access=$BATS_TEST_TMPDIR/nginx/access.log
+	mkdir -p "$BATS_TEST_TMPDIR/p/keys" "$www/current"
+	cp "$BATS_FILE_TMPDIR"/*.asc "$BATS_TEST_TMPDIR/p/keys"
+	echo kernel >"$BATS_TEST_TMPDIR/p/bzImage"
+	new_image one
+	fingerprint=$(gpg --batch --with-colons --list-keys publisher | awk -F: '/^fpr/ { print $10; exit }')
+}
+
+teardown() {
+	"$TOP/tests/fixtures/nginx.sh" stop "$BATS_TEST_TMPDIR/nginx"
+	[ -z "${TURNING_PID:-}" ] || kill "$TURNING_PID"
+}
+
+new_image() { # WORDS: what the server has under current/base.qcow2 from now on
+	printf '%s\n' "$*" >"$www/current/base.qcow2"
+	sha256=$(sha256sum <"$www/current/base.qcow2" | cut -d' ' -f1)
+	sha512=$(sha512sum <"$www/current/base.qcow2" | cut -d' ' -f1)
+}
+list() { # 256|512 [OPTION]: as publishers make them
+	(cd "$www/current" && "sha$1sum" ${2:+"$2"} base.qcow2 >"SHA$1SUMS")
+}
+start_nginx() {
+	url=$("$TOP/tests/fixtures/nginx.sh" start "$BATS_TEST_TMPDIR/nginx" "$www" "$@" 3>&-)
+}
+plan_with() { # [LINE…]: of [base.amd64]
+	{
+		printf '[base.amd64]\nurl = "%s/current/base.qcow2"\n' "$url"
+		[ $# = 0 ] || printf '%s\n' "$@"
+		printf '[kernel.amd64]\nfile = "bzImage"\n'
+	} >"$plan"
+}
+sign() { gpg --batch --quiet --yes -u "$@" 3>&-; }
+forget_requests() { : >"$access"; }
+expect_locked() { # WORD…: on a line of the lock each
+	local word
+	for word in "$@"; do
+		grep -qF -- "$word" "$lock" || { echo "the lock has no $word:"; cat "$lock"; return 1; }
+	done
+}
+expect_refused() { # nothing is recorded, and nothing of it is kept
+	expect_status 3
+	[ ! -e "$lock" ] || { cat "$lock"; return 1; }
+	run find "$IMGBUILD_CACHE/blobs" -type f
+	expect_equal "$output" ""
+}
+
+@test "first use: said so that nobody misses it, recorded, with the line that pins it; then never again" {
+	start_nginx
+	plan_with
+	run_imgbuild --quiet lock "$plan"
+	expect_status 0
+	expect_stderr "warning: first use of the base image: nothing vouches for it but that it came from $url/current/base.qcow2"
+	expect_stderr "\`$lock\` records"
+	expect_stderr "under \[base\.amd64\]: sha256 = \"$sha256\""
+	expect_locked 'trust = "first-use"' "$sha256" "$sha512"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	refute_stderr 'first use'
+	# The line that was said is one that the plan takes, and leaves nothing to be said.
+	plan_with "$(grep -o 'sha256 = "[0-9a-f]*"' "$BATS_TEST_TMPDIR/stderr" || echo "sha256 = \"$sha256\"")"
+	rm "$lock"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	refute_stderr 'first use|warning'
+}
+
+@test "a first use is said by a build and by an unlocked key, too; --locked makes none" {
+	start_nginx
+	plan_with
+	run_imgbuild build --locked "$plan"
+	expect_status 2
+	refute grep -q base.qcow2 "$access"
+	[ ! -e "$lock" ]
+	run_imgbuild build "$plan"
+	expect_stderr 'warning: first use of the base image'
+}
+
+@test "a list beside the image is found and must have the image as it is" {
+	start_nginx
+	plan_with
+	for algorithm in 512 256; do
+		rm -rf "$IMGBUILD_CACHE" "$lock" "$www"/current/SHA*
+		list $algorithm
+		run_imgbuild lock "$plan"
+		expect_status 0
+		refute_stderr 'first use'
+		expect_stderr "the one that $url/current/SHA${algorithm}SUMS lists"
+		expect_locked 'trust = "checksums"' "$sha256" "$url/current/SHA${algorithm}SUMS" \
+			"$(sha256sum <"$www/current/SHA${algorithm}SUMS" | cut -d' ' -f1)"
+	done
+	rm -rf "$IMGBUILD_CACHE" "$lock" "$www"/current/SHA*
+	(cd "$www/current" && printf '# base.qcow2: 4 bytes\r\nSHA256 (base.qcow2) = %s\r\n' "$sha256" >CHECKSUM)
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "checksums"' "$url/current/CHECKSUM"
+}
+
+@test "another image than its list says: exit 3, both digests, both addresses, nothing kept" {
+	start_nginx
+	plan_with
+	for algorithm in 512 256; do
+		rm -f "$www"/current/SHA*
+		new_image one
+		list $algorithm
+		listed=$([ $algorithm = 512 ] && echo "$sha512" || echo "$sha256")
+		new_image tampered
+		run_imgbuild lock "$plan"
+		expect_refused
+		expect_stderr "$listed"
+		expect_stderr "$([ $algorithm = 512 ] && echo "$sha512" || echo "$sha256")"
+		expect_stderr "$url/current/base.qcow2"
+		expect_stderr "$url/current/SHA${algorithm}SUMS"
+	done
+}
+
+@test "a list that contradicts itself is refused; one without the image, or that is none, is no list" {
+	start_nginx
+	plan_with
+	printf '%s  base.qcow2\n%064d *base.qcow2\n' "$sha256" 7 >"$www/current/SHA256SUMS"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'two digests'
+	for text in "$(printf '%064d  other.qcow2' 7)" '<html>nothing here</html>' ''; do
+		rm -rf "$lock" "$IMGBUILD_CACHE"
+		printf '%s\n' "$text" >"$www/current/SHA256SUMS"
+		run_imgbuild lock "$plan"
+		expect_status 0
+		expect_stderr 'first use of the base image'
+		expect_locked 'trust = "first-use"'
+	done
+}
+
+@test "a server that forbids, or does not answer for, lists that nobody promised" {
+	printf 'location ~ SUMS$ { return 403; }\nlocation ~ CHECKSUM$ { return 500; }\n' >"$BATS_TEST_TMPDIR/snippet"
+	start_nginx "$BATS_TEST_TMPDIR/snippet"
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_stderr 'warning: cannot tell whether the publisher lists checksums: .*500'
+	expect_stderr 'first use of the base image'
+}
+
+@test "a list that the plan names must be there and have the image" {
+	start_nginx
+	plan_with "checksums = \"$url/lists/SUMS\""
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr "$url/lists/SUMS"
+	mkdir "$www/lists"
+	printf '%064d  other.qcow2\n' 7 >"$www/lists/SUMS"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr "$url/lists/SUMS does not list .base.qcow2., but 1 other"
+	refute grep -q 'current/base.qcow2' "$access"
+	(cd "$www/current" && sha512sum --tag base.qcow2 >../lists/SUMS)
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "checksums"' "$url/lists/SUMS"
+	new_image two
+	rm "$lock"
+	rm -rf "$IMGBUILD_CACHE"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr "$sha512"
+	expect_stderr "$url/current/base.qcow2"
+	expect_stderr "$url/lists/SUMS"
+}
+
+@test "a signed list: detached under the usual names or a given one, or clear-signed" {
+	start_nginx
+	list 512
+	for suffix in gpg sign; do
+		rm -rf "$lock" "$IMGBUILD_CACHE" "$www"/current/SHA512SUMS.*
+		sign publisher --detach-sign --output "$www/current/SHA512SUMS.$suffix" "$www/current/SHA512SUMS"
+		plan_with "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/publisher.asc"'
+		run_imgbuild lock "$plan"
+		expect_status 0
+		expect_stderr "which $fingerprint signed"
+		expect_locked 'trust = "signature"' "$fingerprint" "$url/current/SHA512SUMS"
+	done
+	rm -rf "$lock" "$IMGBUILD_CACHE" "$www"/current/SHA512SUMS.*
+	sign publisher --armor --detach-sign --output "$www/s.asc" "$www/current/SHA512SUMS"
+	plan_with "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/publisher.asc"' "checksums_signature = \"$url/s.asc\""
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "signature"' "$fingerprint"
+	rm -rf "$lock" "$IMGBUILD_CACHE"
+	(cd "$www/current" && sha256sum --tag base.qcow2 | sign publisher --clearsign --output CHECKSUM)
+	plan_with "checksums = \"$url/current/CHECKSUM\"" 'checksums_key = "keys/publisher.asc"'
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "signature"' "$fingerprint"
+}
+
+@test "no good signature by the plan's key: exit 3, and not even the image is asked for" {
+	start_nginx
+	list 512
+	plan_with "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/publisher.asc"'
+	# none
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'SHA512SUMS\.gpg'
+	expect_stderr 'SHA512SUMS\.sign'
+	# by another key
+	sign stranger --detach-sign --output "$www/current/SHA512SUMS.sign" "$www/current/SHA512SUMS"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'keys/publisher\.asc.*no good signature'
+	# of another text
+	sign publisher --detach-sign --output "$www/current/SHA512SUMS.sign" "$www/current/SHA512SUMS"
+	printf '\n' >>"$www/current/SHA512SUMS"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'signature .* is bad'
+	# no signature at all
+	echo nothing >"$www/current/SHA512SUMS.sign"
+	run_imgbuild lock "$plan"
+	expect_refused
+	refute grep -q 'base.qcow2' "$access"
+}
+
+@test "of a clear-signed list nothing counts but what was signed" {
+	start_nginx
+	plan_with "checksums = \"$url/current/CHECKSUM\"" 'checksums_key = "keys/publisher.asc"'
+	printf '%064d  other.qcow2\n' 7 | sign publisher --clearsign --output "$BATS_TEST_TMPDIR/signed"
+	for where in before after; do
+		{
+			[ $where = after ] || printf -- '-----BEGIN PGP SIGNED MESSAGE-----\n%s  base.qcow2\n' "$sha256"
+			cat "$BATS_TEST_TMPDIR/signed"
+			[ $where = before ] || printf '%s  base.qcow2\n' "$sha256"
+		} >"$www/current/CHECKSUM"
+		run_imgbuild lock "$plan"
+		expect_refused
+	done
+	# changed within
+	sed 's/other\.qcow2/base.qcow2/' "$BATS_TEST_TMPDIR/signed" >"$www/current/CHECKSUM"
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'is bad'
+	# by another key
+	(cd "$www/current" && sha256sum base.qcow2 | sign stranger --clearsign >CHECKSUM)
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'no good signature'
+}
+
+@test "an image that the store has already is not fetched again, listed by SHA-256 or by SHA-512" {
+	start_nginx
+	plan_with
+	for algorithm in 256 512; do
+		rm -f "$www"/current/SHA*
+		list $algorithm
+		run_imgbuild lock "$plan"
+		expect_status 0
+		forget_requests
+		rm "$lock"
+		run_imgbuild lock "$plan"
+		expect_status 0
+		expect_locked "$sha256"
+		refute grep -q 'current/base.qcow2' "$access"
+		expect_equal "$(grep -c ' 200 ' "$access")" 1
+	done
+}
+
+@test "an image that the lock knows by its SHA-256 alone is recognised in a list of SHA-512" {
+	start_nginx
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	# The store knows a blob by its SHA-512 from having been asked for it; the cache of another machine may not.
+	rm -rf "$IMGBUILD_CACHE/blobs/sha512"
+	list 512
+	plan_with "checksums = \"$url/current/SHA512SUMS\""
+	forget_requests
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked "$sha256" 'trust = "checksums"'
+	refute grep -q 'current/base.qcow2' "$access"
+	new_image two
+	list 512
+	rm -rf "$IMGBUILD_CACHE/blobs/sha512"
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked "$sha256"
+}
+
+@test "a moved image under a lock is never taken: exit 3 with both digests" {
+	start_nginx
+	plan_with
+	list 512
+	run_imgbuild lock "$plan"
+	expect_status 0
+	old=$sha256
+	cp "$lock" "$BATS_TEST_TMPDIR/lock"
+	new_image two
+	list 512
+	rm -rf "$IMGBUILD_CACHE"
+	for options in --locked ''; do
+		# shellcheck disable=SC2086  # none or one
+		run_imgbuild build $options "$plan"
+		expect_status 3
+		expect_stderr "$old"
+		expect_stderr "$sha256"
+		expect_equal "$(find "$IMGBUILD_CACHE/blobs" -type f | wc -l)" 0
+		cmp "$lock" "$BATS_TEST_TMPDIR/lock"
+	done
+}
+
+# Serve $www, with the file `old` as the first answer for SHA512SUMS.
+start_turning() {
+	coproc TURNING { exec python3 -u -c '
+import http.server, os, sys
+class Handler(http.server.SimpleHTTPRequestHandler):
+    lists = 0
+    def do_GET(self):
+        if self.path.endswith("SHA512SUMS"):
+            Handler.lists += 1
+            self.path = "/old" if Handler.lists == 1 else self.path
+        super().do_GET()
+    def log_message(self, *words): pass
+os.chdir(sys.argv[1])
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print("http://127.0.0.1:%d" % server.server_port)
+server.serve_forever()' "$www" 3>&-; }
+	read -r url <&"${TURNING[0]}"
+}
+
+@test "image and list that the publisher is just replacing: looked at twice" {
+	list 512
+	mv "$www/current/SHA512SUMS" "$www/old"
+	new_image two
+	list 512
+	start_turning
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_stderr 'has changed meanwhile'
+	expect_locked "$sha256" 'trust = "checksums"'
+}
+
+@test "where redirects led is kept as a hint, without secrets" {
+	printf 'location = /current/base.qcow2 { return 302 /dated/base.qcow2; }\n' >"$BATS_TEST_TMPDIR/snippet"
+	mkdir "$www/dated"
+	mv "$www/current/base.qcow2" "$www/dated"
+	start_nginx "$BATS_TEST_TMPDIR/snippet"
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked "resolved = \"$url/dated/base.qcow2\""
+	rm "$lock"
+	run_imgbuild --mirror "$url/current=$url/dated" lock "$plan"
+	expect_status 0
+	refute grep -q resolved "$lock"
+}
+
+@test "a digest in the plan: nothing is looked for; a wrong one is exit 3 with both" {
+	start_nginx
+	list 512
+	for line in "sha256 = \"$sha256\"" "sha512 = \"$sha512\""; do
+		rm -rf "$lock" "$IMGBUILD_CACHE"
+		plan_with "$line"
+		forget_requests
+		run_imgbuild lock "$plan"
+		expect_status 0
+		refute grep -qE 'SUMS|CHECKSUM' "$access"
+		refute_stderr 'first use'
+	done
+	expect_locked 'trust = "plan"' "$sha512" "$sha256"
+	wrong=$(printf '%0128d' 7)
+	rm -rf "$lock" "$IMGBUILD_CACHE"
+	plan_with "sha512 = \"$wrong\""
+	run_imgbuild build "$plan"
+	expect_refused
+	expect_stderr "$wrong"
+	expect_stderr "$sha512"
+}
+
+@test "a local image with a SHA-512 is held to it at every step" {
+	cp "$www/current/base.qcow2" "$BATS_TEST_TMPDIR/p"
+	printf '[base.amd64]\nurl = "base.qcow2"\nsha512 = "%s"\n[kernel.amd64]\nfile = "bzImage"\n' "$sha512" >"$plan"
+	run_imgbuild key "$plan"
+	expect_status 0
+	echo tampered >"$BATS_TEST_TMPDIR/p/base.qcow2"
+	for verb in key lock build; do
+		run_imgbuild $verb "$plan"
+		expect_status 3
+		expect_stderr "$sha512"
+		expect_stderr "$(sha512sum <"$BATS_TEST_TMPDIR/p/base.qcow2" | cut -d' ' -f1)"
+	done
+}
+
+@test "secrets in addresses are in no lock and no message" {
+	start_nginx
+	list 256
+	url=${url/http:\/\//http://user:hunter2@}
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	refute grep -rq hunter2 "$lock" "$BATS_TEST_TMPDIR/stderr" "$IMGBUILD_CACHE"
+	rm -rf "$lock" "$IMGBUILD_CACHE" "$www"/current/SHA256SUMS
+	plan_with "checksums = \"$url/none?token=hunter2\""
+	run_imgbuild lock "$plan"
+	expect_refused
+	refute grep -rq hunter2 "$BATS_TEST_TMPDIR/stderr" "$IMGBUILD_CACHE"
+	plan_with
+	new_image three
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_stderr 'first use'
+	refute grep -rq hunter2 "$lock" "$BATS_TEST_TMPDIR/stderr" "$IMGBUILD_CACHE"
+}
