@@ -306,6 +306,21 @@ struct reader {
 	struct err *e;
 };
 
+/* What a lock can be that is none: something else than a lock of this version, or two of them. */
+static int refuse(struct err *e, const char *path, unsigned line, unsigned column, const char *message)
+{
+	return err_set_kind(e, ERR_KIND_USAGE, -EBADMSG, "%s:%u:%u: %s; remove the file, and `imgbuild lock PLAN` writes it anew", path,
+		line, column, message);
+}
+
+static int refuse_merge(struct err *e, const char *path, unsigned line, unsigned column, const char *message)
+{
+	return err_set_kind(e, ERR_KIND_USAGE, -EBADMSG,
+		"%s:%u:%u: %s: what is left of a merge; take either side (`git checkout --ours %s`, or `--theirs`), then run "
+		"`imgbuild lock PLAN`, which adds what the other side asked for",
+		path, line, column, message, path);
+}
+
 static int fail(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
 
 static int fail(struct reader *r, uint32_t offset, const char *fmt, ...)
@@ -317,8 +332,86 @@ static int fail(struct reader *r, uint32_t offset, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(message, sizeof(message), fmt, ap);
 	va_end(ap);
-	return err_set_kind(r->e, ERR_KIND_USAGE, -EBADMSG, "%s:%u:%u: %s (`imgbuild lock` writes it anew once it is removed)",
-		r->path, at.line, at.column, message);
+	return refuse(r->e, r->path, at.line, at.column, message);
+}
+
+static int fail_merge(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
+
+static int fail_merge(struct reader *r, uint32_t offset, const char *fmt, ...)
+{
+	struct toml_position at = toml_locate(r->doc, offset);
+	char message[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(message, sizeof(message), fmt, ap);
+	va_end(ap);
+	return refuse_merge(r->e, r->path, at.line, at.column, message);
+}
+
+/* A package and where in the file it stands. */
+struct placed {
+	const struct lock_package *package;
+	uint32_t offset;
+};
+
+static int compare_names(const struct lock_package *a, const struct lock_package *b)
+{
+	int c = strcmp(a->name, b->name);
+
+	return c ? c : strcmp(a->arch, b->arch);
+}
+
+static int compare_placed(const void *a, const void *b)
+{
+	const struct placed *x = a, *y = b;
+	int c = compare_names(x->package, y->package);
+
+	return c ? c : x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* Refuse a package that is there twice: git takes a line from each side where they do not touch. */
+static int refuse_twice(struct reader *r, const struct toml_array *list, const struct lock_package *items)
+{
+	_cleanup_free_ struct placed *placed = NULL;
+	size_t n = list->n, sorted = 1;
+
+	while (sorted < n && compare_names(&items[sorted - 1], &items[sorted]) < 0)
+		sorted++;
+	if (sorted >= n)
+		return 0;
+	placed = calloc(n, sizeof(*placed));
+	if (!placed)
+		return err_set(r->e, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		placed[i] = (struct placed){ .package = &items[i], .offset = list->items[i]->offset };
+	qsort(placed, n, sizeof(*placed), compare_placed);
+	for (size_t i = 1; i < n; i++) {
+		const struct lock_package *a = placed[i - 1].package, *b = placed[i].package;
+
+		if (compare_names(a, b) == 0)
+			return fail_merge(r, placed[i].offset, "found the package %s for %s again, version %s here and %s in line %u", b->name,
+				b->arch, b->version, a->version, toml_locate(r->doc, placed[i - 1].offset).line);
+	}
+	return 0;
+}
+
+/* Find the line that git left between two sides: seven of a character at its beginning. Returns 0 when there is none. */
+static unsigned find_conflict(const char *text, size_t len)
+{
+	static const char *const markers[] = { "<<<<<<<", "|||||||", "=======", ">>>>>>>" };
+	const char *end = text + len;
+	unsigned line = 1;
+
+	for (const char *s = text; s < end; line++) {
+		const char *newline = memchr(s, '\n', (size_t)(end - s));
+
+		for (size_t i = 0; i < ARRAY_SIZE(markers) && end - s >= 7; i++)
+			if (memcmp(s, markers[i], 7) == 0)
+				return line;
+		s = newline ? newline + 1 : end;
+	}
+	return 0;
 }
 
 enum value_kind {
@@ -576,7 +669,7 @@ static int read_package_list(struct reader *r, const struct toml_value *v, struc
 		if (code < 0)
 			return code;
 	}
-	return 0;
+	return refuse_twice(r, a, items);
 }
 
 static int read_kernel(struct reader *r, const struct toml_value *v, struct lock_kernel *k)
@@ -639,6 +732,20 @@ static int read_keyrings(struct reader *r, const struct toml_value *table, struc
 	return code;
 }
 
+/* Refuse a package that comes and goes: one side of a merge removed what the other installs. */
+static int refuse_both(struct reader *r, const struct toml_value *remove, const struct lock_packages *p)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < p->removals.n; i++) {
+		while (k < p->n && strcmp(p->items[k].name, p->removals.items[i]) < 0)
+			k++;
+		if (k < p->n && strcmp(p->items[k].name, p->removals.items[i]) == 0)
+			return fail_merge(r, remove->offset, "found the package %s both to be removed and in the list", p->items[k].name);
+	}
+	return 0;
+}
+
 static int read_packages(struct reader *r, const struct toml_value *v, struct lock_packages *p)
 {
 	int code = read_fields(r, packages_fields, ARRAY_SIZE(packages_fields), v, p);
@@ -652,9 +759,10 @@ static int read_packages(struct reader *r, const struct toml_value *v, struct lo
 	if (code < 0)
 		return code;
 	code = read_package_list(r, toml_get(&v->table, "list"), &p->items, &p->n);
-	if (code == 0)
-		lock_packages_sort(p->items, p->n);
-	return code;
+	if (code < 0)
+		return code;
+	lock_packages_sort(p->items, p->n);
+	return refuse_both(r, toml_get(&v->table, "remove"), p);
 }
 
 static int read_sources(struct reader *r, const struct toml_value *v, struct lock_arch *a)
@@ -673,7 +781,7 @@ static int read_sources(struct reader *r, const struct toml_value *v, struct loc
 		if (code < 0)
 			return code;
 		if (i > 0 && strcmp(a->sources[i - 1].slot, a->sources[i].slot) >= 0)
-			return fail(r, list->items[i]->offset, "found the slot `%s` out of order or twice", a->sources[i].slot);
+			return fail_merge(r, list->items[i]->offset, "found the slot `%s` out of order or twice", a->sources[i].slot);
 	}
 	return 0;
 }
@@ -746,8 +854,12 @@ int lock_load_bytes(const char *path, const char *text, size_t len, struct lock 
 	struct reader reader = { .path = path, .e = e };
 	int r = toml_parse(text, len, &doc, &at, &syntax);
 
-	if (r == -EBADMSG || r == -E2BIG)
-		return err_set_kind(e, ERR_KIND_USAGE, -EBADMSG, "%s:%u:%u: %s", path, at.line, at.column, syntax.message);
+	if (r == -EBADMSG || r == -E2BIG) {
+		unsigned conflict = find_conflict(text, len);
+
+		return conflict ? refuse_merge(e, path, conflict, 1, "found a conflict that git marked") :
+				  refuse(e, path, at.line, at.column, syntax.message);
+	}
 	if (r < 0)
 		return err_set(e, r, "out of memory");
 	reader.doc = doc;

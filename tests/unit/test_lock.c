@@ -260,6 +260,48 @@ static void sources_that_left_the_plan_leave_the_lock(void **state)
 	assert_non_null(lock_source_find(&a.lock, b.plan, ARCH_AMD64, "inputs:i"));
 }
 
+/* What a publisher's checksum file said, and where redirects led, is written and read back; nothing of it that may be secret. */
+static void what_vouched_for_a_base_is_kept(void **state)
+{
+	static const char signer[] = "0123456789ABCDEF0123456789ABCDEF01234567";
+	static const struct {
+		const char *resolved, *kept;
+	} cases[] = {
+		{ "https://mirror.example.org/b", "https://mirror.example.org/b" },
+		{ "https://u:p@mirror.example.org/b", NULL },
+		{ "https://mirror.example.org/b?Signature=secret", NULL },
+		{ "file:/b", NULL },
+		{ NULL, NULL },
+	};
+	_cleanup_answered_ struct answered a = { 0 };
+	struct lock_blob blob = { .size_bytes = 5, .sha256 = digest_of_text("b", 1), .trust = LOCK_TRUST_SIGNATURE };
+	struct err e = ERR_INIT;
+
+	fixture_load(*state, plan_text, ARCH_AMD64, &a);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_buf_ struct buf text = BUF_INIT(1 << 20);
+		_cleanup_lock_ struct lock l = { 0 };
+		const struct lock_blob *read = &l.arch[ARCH_AMD64].base;
+
+		blob.resolved_url = (char *)(uintptr_t)cases[i].resolved;
+		blob.checksums = (struct lock_checksums){ .url = (char *)(uintptr_t) "https://u:p@example.org/SHA512SUMS",
+			.sha256 = digest_of_text("s", 1),
+			.signer = (char *)(uintptr_t)signer };
+		assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &a.locals, &blob, &e), 0);
+		format(&a.lock, &text);
+		assert_int_equal(lock_load_bytes("p.lock", buf_str(&text), text.len, &l, &e), 0);
+		assert_int_equal(read->trust, LOCK_TRUST_SIGNATURE);
+		assert_string_equal(read->checksums.url, "https://example.org/SHA512SUMS");
+		assert_string_equal(read->checksums.signer, signer);
+		assert_true(digest_equal(&read->checksums.sha256, &blob.checksums.sha256));
+		assert_true((cases[i].kept == NULL) == (read->resolved_url == NULL));
+		if (cases[i].kept)
+			assert_string_equal(read->resolved_url, cases[i].kept);
+	}
+	blob.checksums.signer = (char *)(uintptr_t) "nobody";
+	assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &a.locals, &blob, &e), -EINVAL);
+}
+
 static void answers_that_cannot_be_locked_are_refused(void **state)
 {
 	_cleanup_answered_ struct answered a = { 0 };
@@ -282,6 +324,10 @@ static void answers_that_cannot_be_locked_are_refused(void **state)
 #define PACKAGES "[amd64.packages]\nquestion = \"" HEX "\"\nasked = []\nremove = []\nkeyrings = []\nlist = [\n"
 #define PACKAGE "name = \"ab\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
 
+#define ANOTHER "name = \"ac\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
+#define NEWER "name = \"ab\", version = \"2\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
+#define SECTION "[amd64.packages]\nquestion = \"" HEX "\"\nasked = [\n\t\"ab\",\n"
+
 static const struct {
 	const char *text;
 	int want;
@@ -289,7 +335,8 @@ static const struct {
 } files[] = {
 	{ "version = 2\n", 0, NULL },
 	{ "version = 2\n" BASE BLOB, 0, NULL },
-	{ "version = 2\n" PACKAGES "{ " PACKAGE " }, { " PACKAGE " }]\n", 0, NULL },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE " }, { " ANOTHER " }]\n", 0, NULL },
+	{ "version = 2\n" PACKAGES "{ " ANOTHER " }, { " PACKAGE " }]\n", 0, NULL },
 	{ "version = 2\n" PACKAGES "]\n", 0, NULL },
 	{ "", -EBADMSG, "p.lock:1:1: found no version" },
 	{ "version = \"1\"\n", -EBADMSG, "found no version" },
@@ -331,6 +378,33 @@ static const struct {
 		-EBADMSG, "out of order" },
 	{ "version = 2\n[amd64.sources]\n", -EBADMSG, "expected an array" },
 	{ "version = \n", -EBADMSG, "p.lock:1:11: found the end of the line" },
+	{ "version = \n", -EBADMSG, "; remove the file, and `imgbuild lock PLAN` writes it anew" },
+	{ "version = 1\n", -EBADMSG, "; remove the file, and `imgbuild lock PLAN` writes it anew" },
+	{ "version = 2\n" SECTION "<<<<<<< HEAD\n\t\"ac\",\n=======\n\t\"ad\",\n>>>>>>> b\n]\n", -EBADMSG,
+		"p.lock:6:1: found a conflict that git marked: what is left of a merge; take either side "
+		"(`git checkout --ours p.lock`, or `--theirs`), then run `imgbuild lock PLAN`" },
+	{ "version = 2\n" SECTION "||||||| base\n]\n", -EBADMSG, "p.lock:6:1: found a conflict" },
+	{ "version = 2\n" SECTION "=======\n]\n", -EBADMSG, "p.lock:6:1: found a conflict" },
+	{ "version = 2\n" SECTION "]\n>>>>>>>", -EBADMSG, "p.lock:7:1: found a conflict" },
+	{ "version = 2\n" SECTION "]\n>>>>>>", -EBADMSG, "p.lock:7:1: found" },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE " },\n{ " ANOTHER " },\n{ " NEWER " }]\n", -EBADMSG,
+		"p.lock:10:1: found the package ab for all again, version 2 here and 1 in line 8: what is left of a merge; take" },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE " },\n{ " PACKAGE " }]\n", -EBADMSG, "p.lock:9:1: found the package ab for all again" },
+	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\nlist = [\n{ " ANOTHER
+	  " },\n{ " PACKAGE " },\n{ " NEWER " }]\n", -EBADMSG, "p.lock:9:1: found the package ab for all again" },
+	{ "version = 2\n" SECTION "]\nremove = [\n\t\"aa\",\n\t\"ab\",\n]\nkeyrings = []\nlist = [\n{ " PACKAGE " }]\n", -EBADMSG,
+		"p.lock:7:10: found the package ab both to be removed and in the list: what is left of a merge" },
+	{ "version = 2\n" SECTION "1]\nremove = []\nkeyrings = []\nlist = []\n", -EBADMSG, "asked: found something else" },
+	{ "version = 2\n" SECTION "]\nremove = []\nkeyrings = [1]\nlist = []\n", -EBADMSG, "expected a table" },
+	{ "version = 2\n" SECTION "]\nremove = []\nlist = []\n", -EBADMSG, "found no keyrings" },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE ", date = \"2026\" }]\n", -EBADMSG, "a time such as" },
+	{ "version = 2\n" PACKAGES "{ " PACKAGE ", date = \"19700101T000000Z\" }]\n", -EBADMSG, "a time such as" },
+	{ "version = 2\n" BASE BLOB "resolved = \"https://u@example.org/\"\n", -EBADMSG, "without user info" },
+	{ "version = 2\n" BASE BLOB "checksums = 1\n", -EBADMSG, "expected a table" },
+	{ "version = 2\n" BASE BLOB "checksums = { url = \"https://example.org/S\" }\n", -EBADMSG, "found no sha256" },
+	{ "version = 2\n" BASE BLOB "checksums = { url = \"https://example.org/S\", sha256 = \"" HEX "\", signer = \"me\" }\n", -EBADMSG,
+		"a key's fingerprint" },
+	{ "version = 2\n" BASE "size = 1\nsha256 = \"" HEX "\"\ntrust = \"publisher\"\n", -EBADMSG, "\"signature\", \"checksums\"" },
 };
 
 static void hostile_locks_are_refused_with_their_place(void **state)
@@ -356,7 +430,8 @@ static void the_number_of_packages_is_limited(void **state)
 
 		assert_int_equal(buf_append_str(&text, "version = 2\n" PACKAGES), 0);
 		for (unsigned i = 0; i < LOCK_MAX_PACKAGES + more; i++)
-			assert_int_equal(buf_append_str(&text, "{ " PACKAGE " },\n"), 0);
+			assert_int_equal(buf_appendf(&text, "{ name = \"p%u\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX
+							    "\" },\n", i), 0);
 		assert_int_equal(buf_append_str(&text, "]\n"), 0);
 		assert_int_equal(lock_load_bytes("p.lock", buf_str(&text), text.len, &l, &e), more ? -EBADMSG : 0);
 	}
@@ -375,6 +450,7 @@ int main(void)
 		cmocka_unit_test(an_older_answer_is_missing_again),
 		cmocka_unit_test(what_the_plan_pins_needs_no_lock),
 		cmocka_unit_test(sources_that_left_the_plan_leave_the_lock),
+		cmocka_unit_test(what_vouched_for_a_base_is_kept),
 		cmocka_unit_test(answers_that_cannot_be_locked_are_refused),
 		cmocka_unit_test(hostile_locks_are_refused_with_their_place),
 		cmocka_unit_test(the_number_of_packages_is_limited),
