@@ -3,7 +3,10 @@
 #include "lib/url.h"
 
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { RETRY_DELAY_MAX_MS = 60000 };
 
 void build_env_release(struct build_env *env)
 {
@@ -103,6 +106,20 @@ struct candidate_rules build_env_candidate_rules(const struct build_env *env)
 	};
 }
 
+int build_env_set_retry_delay(struct build_env *env, const char *text, struct err *e)
+{
+	unsigned long ms;
+
+	if (!text || !text[0])
+		return 0;
+	ms = strspn(text, "0123456789") == strlen(text) && strlen(text) < 7 ? strtoul(text, NULL, 10) : 0;
+	if (ms < 1 || ms > RETRY_DELAY_MAX_MS)
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
+			"IMGBUILD_RETRY_DELAY_MS is `%.32s`: expected milliseconds, 1 to %d", text, RETRY_DELAY_MAX_MS);
+	env->retry_delay_ms = (unsigned)ms;
+	return 0;
+}
+
 int build_env_check_cancel(const struct build_env *env, struct err *e)
 {
 	struct pollfd pfd = { .fd = env->cancel_fd, .events = POLLIN };
@@ -119,6 +136,7 @@ struct fetch_options build_env_fetch_options(const struct build_env *env)
 	options.progress = env->progress;
 	options.cancel_fd = env->cancel_fd;
 	options.offline = env->offline;
+	options.retry_delay_ms = env->retry_delay_ms;
 	return options;
 }
 

@@ -22,6 +22,7 @@ struct build_env {
 	struct pkg_mirror *mirrors; /* owned, their strings too: --mirror ORIGIN=URL */
 	size_t n_mirrors;
 	bool host_mirror; /* --mirror host */
+	unsigned retry_delay_ms; /* the first pause before what may pass is tried again; 0: as each part thinks fit */
 	struct strv blob_stores; /* owned: --blobs URL|DIR */
 	struct missing *missing; /* borrowed: files that could not be had are listed here, too; NULL is fine */
 };
@@ -37,6 +38,9 @@ int build_env_set_blob_stores(struct build_env *env, const struct strv *argument
 
 /* What env says about where files come from; borrowed from it. The host's mirrors and the plan's repositories are the caller's. */
 struct candidate_rules build_env_candidate_rules(const struct build_env *env);
+
+/* Read $IMGBUILD_RETRY_DELAY_MS (NULL or "": not set) into env. Returns 0, or -EINVAL (kind usage). */
+int build_env_set_retry_delay(struct build_env *env, const char *text, struct err *e) _must_check_;
 
 /* Free what env owns. */
 void build_env_release(struct build_env *env);

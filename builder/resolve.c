@@ -4,8 +4,10 @@
 #include "builder/root.h"
 #include "builder/vouch.h"
 #include "lib/io.h"
+#include "lib/process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -124,6 +126,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 			.urls = (const char *const *)gets[i].urls->items,
 			.n_urls = gets[i].urls->n,
 			.max_bytes = gets[i].bytes.max_bytes,
+			.fresh = gets[i].fresh,
 			.optional = true };
 		if (gets[i].expected && gets[i].expected->algorithm == DIGEST_SHA256) {
 			requests[i].sha256 = *gets[i].expected;
@@ -139,6 +142,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 		_cleanup_close_ int fd = -1;
 
 		gets[i].status = results[i].missing ? -ENOENT : 0;
+		gets[i].from = take_ptr(results[i].url);
 		if (results[i].missing || requests[i].into)
 			continue;
 		r = store_open_blob(publisher_store(env->publisher), &results[i].sha256, &fd, NULL, e);
@@ -147,6 +151,19 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 	}
 	fetch_results_release(results, n);
 	return r;
+}
+
+/* A pause that ends at once when cancelling is asked for. */
+static int transport_pause(void *ctx, unsigned pause_ms, struct err *e)
+{
+	const struct build_env *env = ctx;
+	struct pollfd pfd = { .fd = env->cancel_fd, .events = POLLIN };
+	uint64_t until = monotonic_ms() + pause_ms, now;
+
+	while ((now = monotonic_ms()) < until)
+		if (poll(&pfd, env->cancel_fd >= 0, (int)(until - now)) > 0)
+			break;
+	return build_env_check_cancel(env, e);
 }
 
 /* Everything that a request for packages borrows, and that has to be freed after it. */
@@ -246,13 +263,15 @@ static int resolve_package_set(const struct build_env *env, const struct prepare
 	const struct plan_kernel *kernel = &p->plan->kernel[p->arch];
 	struct pkg_request request = { .arch = p->arch,
 		.fs = root_host_fs(root->fs),
-		.transport = { .ctx = (void *)(uintptr_t)env, .fetch_many = transport_fetch },
+		.transport = { .ctx = (void *)(uintptr_t)env, .fetch_many = transport_fetch, .pause = transport_pause },
 		.recommends = p->plan->apt.recommends,
 		.mirrors = env->mirrors,
 		.n_mirrors = env->n_mirrors,
 		.snapshot = p->plan->apt.snapshot,
 		.ignore_valid_until = p->plan->apt.ignore_valid_until,
 		.now = (int64_t)time(NULL),
+		.trusted = &p->plan->apt.trusted,
+		.retry_delay_ms = env->retry_delay_ms,
 		.progress = env->progress };
 	int r = plan_packages(p->plan, p->arch, &q.install);
 

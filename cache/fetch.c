@@ -242,6 +242,17 @@ static int set_protocols(CURL *easy)
 #endif
 }
 
+static int add_header(struct job *job, CURL *easy, const char *line, struct err *e)
+{
+	struct curl_slist *headers = curl_slist_append(job->headers, line);
+
+	if (!headers)
+		return err_set(e, -ENOMEM, "out of memory");
+	job->headers = headers;
+	(void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, job->headers);
+	return 0;
+}
+
 /* Ask for the rest when that is safe: the server can tell whether it is still the same file, or a digest will. */
 static int ask_for_range(struct job *job, CURL *easy, struct err *e)
 {
@@ -256,10 +267,7 @@ static int ask_for_range(struct job *job, CURL *easy, struct err *e)
 		return err_set(e, -ENOMEM, "out of memory");
 	if (job->validator[0]) {
 		(void)snprintf(if_range, sizeof(if_range), "If-Range: %s", job->validator);
-		job->headers = curl_slist_append(NULL, if_range);
-		if (!job->headers)
-			return err_set(e, -ENOMEM, "out of memory");
-		(void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, job->headers);
+		return add_header(job, easy, if_range, e);
 	}
 	return 0;
 }
@@ -289,6 +297,8 @@ static int configure(struct fetcher *f, struct job *job, CURL *easy, struct err 
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 128L * 1024);
 	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT,
 		(long)(o->connect_timeout_s ? o->connect_timeout_s : DEFAULT_CONNECT_TIMEOUT_S));
+	if (job->request->fresh && add_header(job, easy, "Cache-Control: no-cache", e) < 0)
+		return -ENOMEM;
 	return ask_for_range(job, easy, e);
 }
 

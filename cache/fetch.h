@@ -53,6 +53,7 @@ struct fetch_request {
 	struct buf *into;     /* NULL: a blob in the store; else the bytes are appended here and the store is not used */
 	bool optional;	      /* not being there (as -ENOENT above) is no error: the result says missing */
 	bool want_sha512;     /* compute it although none is expected */
+	bool fresh;	      /* caches on the way are to ask the server again */
 };
 
 struct fetch_result {

@@ -62,6 +62,8 @@ static int session_open(struct session *s, int cancel_fd, struct err *e)
 		.must_write_lock = s->o->verb == VERB_LOCK,
 		.accel = s->o->accel };
 	r = build_env_set_blob_stores(&s->env, &s->o->blobs, getenv("IMGBUILD_BLOBS"), e);
+	if (r == 0)
+		r = build_env_set_retry_delay(&s->env, getenv("IMGBUILD_RETRY_DELAY_MS"), e);
 	return r < 0 ? r : build_env_set_mirrors(&s->env, &s->o->mirrors, getenv("IMGBUILD_MIRROR"), e);
 }
 

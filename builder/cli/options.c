@@ -363,7 +363,7 @@ void options_print_help(FILE *f, enum verb v)
 	(void)fprintf(f, "\nOptions:\n");
 	print_options(f, ALL_VERBS);
 	(void)fprintf(f, "\nEnvironment: IMGBUILD_CACHE, IMGBUILD_MIRROR and IMGBUILD_BLOBS (arguments of --mirror and\n"
-			 "--blobs, separated by blanks), http_proxy, https_proxy, no_proxy, NO_COLOR.\n");
+			 "--blobs, separated by blanks), IMGBUILD_RETRY_DELAY_MS, http_proxy, https_proxy, no_proxy,\nNO_COLOR.\n");
 	(void)fprintf(f, "\nExit status: 0 done; 1 the guest said no; 2 the command line or the plan is wrong;\n"
 			 "3 an input could not be had or did not match; 4 the host (no QEMU, no space, a VM that\n"
 			 "hung or died); 5 a defect of imgbuild; 130 and 143 interrupted.\n\n"

@@ -3,39 +3,19 @@
 #include "builder/packages/deb822.h"
 #include "builder/packages/place.h"
 #include "lib/io.h"
-#include "lib/url.h"
 
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
+
+enum {
+	ATTEMPTS_MAX = 4, /* of one place whose files do not fit together */
+	RETRY_DELAY_MS = 1000,
+	RETRY_DELAY_FACTOR = 3
+};
 
 static int out_of_memory(struct err *e)
 {
 	return err_set(e, -ENOMEM, "out of memory");
-}
-
-static void source_clear(struct apt_source *s)
-{
-	struct apt_sources one = { .items = NULL };
-
-	one.items = malloc(sizeof(*s));
-	if (!one.items)
-		return;
-	one.items[0] = *s;
-	one.n = 1;
-	apt_sources_release(&one);
-	*s = (struct apt_source){ 0 };
-}
-
-static void archive_clear(struct pkg_archive *a)
-{
-	source_clear(&a->source);
-	apt_keyring_release(&a->keyring);
-	strv_release(&a->fingerprints);
-	free(a->archive);
-	free(a->site);
-	strv_release(&a->places);
-	apt_release_release(&a->release);
 }
 
 static void forget_lists(struct pkg_metadata *m)
@@ -50,7 +30,7 @@ static void forget_lists(struct pkg_metadata *m)
 void pkg_metadata_release(struct pkg_metadata *m)
 {
 	for (size_t i = 0; i < m->n_archives; i++)
-		archive_clear(&m->archives[i]);
+		pkg_archive_release(&m->archives[i]);
 	free(m->archives);
 	forget_lists(m);
 	*m = (struct pkg_metadata){ 0 };
@@ -91,70 +71,15 @@ static int dates_are_ignored(const struct pkg_host_fs *fs, bool *ret, struct err
 	return 0;
 }
 
-static int set_site(struct pkg_archive *a)
+/* The place in use, without user information. */
+static const char *public_place(const struct pkg_archive *a)
 {
-	const char *scheme = strstr(a->archive, "://"), *host = scheme ? scheme + 3 : "";
+	const char *place = a->places.items[a->place], *scheme = strstr(place, "://"), *at;
 
-	a->site = strndup(host, strcspn(host, "/:"));
-	return a->site ? 0 : -ENOMEM;
-}
-
-/* Find the archive's name and where to fetch it. `named` is what the source stands for. */
-static int set_places(struct pkg_archive *a, const struct pkg_request *request, const struct strv *named,
-	const struct strv *host_mirrors, struct err *e)
-{
-	for (size_t i = 0; i < named->n; i++) {
-		_cleanup_free_ char *then = NULL;
-		const char *uri = named->items[i];
-
-		if (request->snapshot) {
-			int r = pkg_snapshot_place(uri, request->snapshot, &then, e);
-
-			if (r < 0)
-				return r;
-			if (then)
-				uri = then;
-			else if (i == 0)
-				progress_note(request->progress,
-					"%s: no snapshots of this archive are known; it is used as it is now", a->source.where);
-		}
-		if (i == 0) {
-			a->archive = url_redact(uri);
-			if (!a->archive || set_site(a) < 0)
-				return out_of_memory(e);
-		}
-		if (pkg_mirror_places(uri, request->mirrors, request->n_mirrors, then ? NULL : host_mirrors, &a->places, e) < 0)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-/* Gather the keys of a source of the base. */
-static int set_keys(struct pkg_archive *a, const struct pkg_request *request, struct err *e)
-{
-	const struct apt_source *s = &a->source;
-	bool paths = false;
-
-	if (s->inline_key)
-		return apt_keyring_add(&a->keyring, s->inline_key, strlen(s->inline_key), s->where, request->progress, e);
-	for (size_t i = 0; i < s->signed_by.n; i++) {
-		const char *by = s->signed_by.items[i];
-		int r;
-
-		if (by[0] != '/') {
-			if (strv_add(&a->fingerprints, by) < 0)
-				return out_of_memory(e);
-			continue;
-		}
-		paths = true;
-		r = apt_keyring_add_file(&a->keyring, &request->fs, by, request->progress, e);
-		if (r == -ENOENT)
-			return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED,
-				"%s: the keyring `%s` of Signed-By is not in the base image", s->where, by);
-		if (r < 0)
-			return r;
-	}
-	return paths ? 0 : apt_keyring_add_trusted(&a->keyring, &request->fs, request->progress, e);
+	if (!scheme)
+		return place;
+	at = memrchr(scheme + 3, '@', strcspn(scheme + 3, "/"));
+	return at ? at + 1 : place;
 }
 
 static struct pkg_archive *append_archive(struct pkg_metadata *m)
@@ -166,62 +91,67 @@ static struct pkg_archive *append_archive(struct pkg_metadata *m)
 	m->archives = archives;
 	a = &archives[m->n_archives++];
 	*a = (struct pkg_archive){ 0 };
-	apt_keyring_init(&a->keyring);
-	apt_release_init(&a->release);
 	return a;
 }
 
-/* Take over a repository that the plan adds. */
-static int add_repository(struct pkg_metadata *m, const struct pkg_request *request,
-	const struct pkg_repository *repository, const struct strv *host_mirrors, struct err *e)
-{
-	struct pkg_archive *a = append_archive(m);
-	_cleanup_strv_ struct strv named = { 0 };
-	size_t len = strlen(repository->uri);
-	int r;
-
-	if (!a)
-		return out_of_memory(e);
-	while (len > 1 && repository->uri[len - 1] == '/')
-		len--;
-	a->source.uri = strndup(repository->uri, len);
-	a->source.suite = strdup(repository->suite);
-	a->source.check_valid_until = true;
-	if (asprintf(&a->source.where, "[[apt.repository]] %s", repository->suite) < 0)
-		a->source.where = NULL;
-	if (!a->source.uri || !a->source.suite || !a->source.where ||
-		(repository->components && strv_extend(&a->source.components, repository->components) < 0) ||
-		strv_add(&named, a->source.uri) < 0)
-		return out_of_memory(e);
-	if ((a->source.components.n == 0) != (repository->suite[0] && repository->suite[strlen(repository->suite) - 1] == '/'))
-		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
-			"%s: a repository has components, or a suite that ends in a slash", a->source.where);
-	r = apt_keyring_add(&a->keyring, repository->key, repository->key_len, repository->key_label, request->progress, e);
-	return r < 0 ? r : set_places(a, request, &named, host_mirrors, e);
-}
-
-static int add_base_source(struct pkg_metadata *m, const struct pkg_request *request, struct apt_source *source,
+static int add_archives(struct pkg_metadata *m, const struct pkg_request *request, struct apt_sources *sources,
 	const struct strv *host_mirrors, struct err *e)
 {
-	struct pkg_archive *a = append_archive(m);
-	_cleanup_strv_ struct strv named = { 0 };
-	int r;
+	for (size_t i = 0; i < sources->n + request->n_repositories; i++) {
+		struct pkg_archive *a = append_archive(m);
+		int r;
 
-	if (!a)
-		return out_of_memory(e);
-	a->source = *source;
-	*source = (struct apt_source){ 0 };
-	r = apt_source_places(&request->fs, &a->source, request->arch, &named, e);
-	if (r == 0)
-		r = set_places(a, request, &named, host_mirrors, e);
-	return r < 0 ? r : set_keys(a, request, e);
+		if (!a)
+			return out_of_memory(e);
+		if (i < sources->n)
+			r = pkg_archive_init_source(a, request, &sources->items[i], host_mirrors, e);
+		else
+			r = pkg_archive_init_repository(a, request, &request->repositories[i - sources->n], host_mirrors, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Note for each archive what says not to look at its Valid-Until. */
+static int find_who_ignores_dates(struct pkg_metadata *m, const struct pkg_request *request, struct err *e)
+{
+	const char *by = request->snapshot ? "" : request->ignore_valid_until ? "[apt] check_valid_until = false" : NULL;
+	bool ignored = false;
+	int r = 0;
+
+	if (!by && request->host_apt) {
+		r = dates_are_ignored(request->host_apt, &ignored, e);
+		if (r == 0 && ignored)
+			by = "this host's apt, whose mirrors are used (Acquire::Check-Valid-Until)";
+	}
+	if (r == 0 && !by) {
+		r = dates_are_ignored(&request->fs, &ignored, e);
+		if (r == 0 && ignored)
+			by = "the base's apt (Acquire::Check-Valid-Until)";
+	}
+	for (size_t i = 0; i < m->n_archives && r == 0; i++)
+		m->archives[i].dates_ignored_by = by ? by :
+			m->archives[i].source.check_valid_until ? NULL : "the base's sources (Check-Valid-Until)";
+	return r;
+}
+
+/* A trusted URI that is nobody's is a slip of the pen. */
+static void say_what_trust_is_for(const struct pkg_metadata *m, const struct pkg_request *request)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_archives; i++)
+		n += m->archives[i].trusted;
+	if (request->trusted && request->trusted->n > 0 && n == 0)
+		progress_warning(request->progress, "[apt] trusted has `%s`, but neither the base's sources nor the plan's name it",
+			request->trusted->items[0]);
 }
 
 int pkg_metadata_init(struct pkg_metadata *m, const struct pkg_request *request, struct err *e)
 {
 	_cleanup_apt_sources_ struct apt_sources sources = { 0 };
 	_cleanup_strv_ struct strv host_mirrors = { 0 };
-	bool ignore_dates = request->ignore_valid_until || request->snapshot;
 	int r = 0;
 
 	*m = (struct pkg_metadata){ 0 };
@@ -229,72 +159,24 @@ int pkg_metadata_init(struct pkg_metadata *m, const struct pkg_request *request,
 		r = pkg_snapshot_check(request->snapshot, e);
 	if (r == 0 && request->host_apt)
 		r = pkg_host_mirrors(request->host_apt, request->arch, &host_mirrors, e);
-	if (r == 0 && request->host_apt && !ignore_dates) {
-		r = dates_are_ignored(request->host_apt, &ignore_dates, e);
-		if (r == 0 && ignore_dates)
-			progress_note(request->progress, "this host's apt ignores Valid-Until (Acquire::Check-Valid-Until), so "
-				"with its mirrors that is done here, too");
-	}
-	if (r == 0 && !ignore_dates)
-		r = dates_are_ignored(&request->fs, &ignore_dates, e);
 	if (r == 0)
 		r = apt_sources_read(&request->fs, request->arch, &sources, request->progress, e);
-	for (size_t i = 0; i < sources.n && r == 0; i++)
-		r = add_base_source(m, request, &sources.items[i], &host_mirrors, e);
-	for (size_t i = 0; i < request->n_repositories && r == 0; i++)
-		r = add_repository(m, request, &request->repositories[i], &host_mirrors, e);
-	for (size_t i = 0; i < m->n_archives; i++)
-		m->archives[i].check_dates = !ignore_dates && m->archives[i].source.check_valid_until;
+	if (r == 0)
+		r = add_archives(m, request, &sources, &host_mirrors, e);
+	if (r == 0)
+		r = find_who_ignores_dates(m, request, e);
+	if (r == 0)
+		say_what_trust_is_for(m, request);
 	if (r < 0)
 		pkg_metadata_release(m);
 	return r;
-}
-
-static bool is_flat(const struct pkg_archive *a)
-{
-	return a->source.components.n == 0;
-}
-
-/* "archive suite", for messages. */
-static void describe(const struct pkg_archive *a, char *text, size_t size)
-{
-	(void)snprintf(text, size, "`%s` %s", a->archive, a->source.suite);
-}
-
-/* The path of a file of the suite beneath the archive. */
-static int suite_path(const struct pkg_archive *a, const char *file, char **ret, struct err *e)
-{
-	int n;
-
-	if (!is_flat(a))
-		n = asprintf(ret, "dists/%s/%s", a->source.suite, file);
-	else if (strcmp(a->source.suite, "/") == 0)
-		n = asprintf(ret, "%s", file);
-	else
-		n = asprintf(ret, "%s%s", a->source.suite, file);
-	if (n >= 0)
-		return 0;
-	*ret = NULL;
-	return out_of_memory(e);
-}
-
-/* Append the URLs of a file at all places of an archive. */
-static int add_urls(const struct pkg_archive *a, const char *file, struct strv *ret, struct err *e)
-{
-	_cleanup_free_ char *path = NULL;
-
-	if (suite_path(a, file, &path, e) < 0)
-		return -ENOMEM;
-	for (size_t i = 0; i < a->places.n; i++)
-		if (strv_addf(ret, "%s/%s", a->places.items[i], path) < 0)
-			return out_of_memory(e);
-	return 0;
 }
 
 /* A few files fetched together. */
 struct batch {
 	struct pkg_get *gets;
 	struct strv *urls;
+	size_t *owners; /* the archive that each is of */
 	size_t n;
 };
 
@@ -303,7 +185,8 @@ static int batch_init(struct batch *b, size_t n, struct err *e)
 	b->n = n;
 	b->gets = calloc(n ? n : 1, sizeof(*b->gets));
 	b->urls = calloc(n ? n : 1, sizeof(*b->urls));
-	if (!b->gets || !b->urls)
+	b->owners = calloc(n ? n : 1, sizeof(*b->owners));
+	if (!b->gets || !b->urls || !b->owners)
 		return out_of_memory(e);
 	for (size_t i = 0; i < n; i++) {
 		b->gets[i].urls = &b->urls[i];
@@ -317,25 +200,78 @@ static void batch_release(struct batch *b)
 	for (size_t i = 0; i < b->n && b->gets && b->urls; i++) {
 		buf_release(&b->gets[i].bytes);
 		close_fdp(&b->gets[i].fd);
+		free(b->gets[i].from);
 		strv_release(&b->urls[i]);
 	}
 	free(b->gets);
 	free(b->urls);
+	free(b->owners);
 	*b = (struct batch){ 0 };
 }
 #define _cleanup_batch_ _cleanup_(batch_release)
 
-static int fetch(const struct pkg_request *request, struct batch *b, struct err *e)
-{
-	int r = b->n ? request->transport.fetch_many(request->transport.ctx, b->gets, b->n, e) : 0;
+/* One attempt at loading everything, and what went wrong with whose archive. */
+struct attempt {
+	struct pkg_metadata *m;
+	const struct pkg_request *request;
+	bool fresh; /* not the first: what caches on the way have is not wanted */
+	size_t culprit; /* the archive behind the error; SIZE_MAX: none in particular */
+	bool may_pass;	/* its files do not fit together: as a mirror looks while it is updated */
+};
 
-	return r < 0 ? err_default_kind(e, ERR_KIND_INPUT) : 0;
+static int blame(struct attempt *t, size_t archive, bool may_pass, int r)
+{
+	t->culprit = archive;
+	t->may_pass = may_pass;
+	return r;
+}
+
+/* Whether another place may have what this one failed to give. Bytes that do not match may be those of a mirror in the middle of
+ * an update. */
+static bool is_about_the_place(int r, const struct err *e)
+{
+	return e->kind == ERR_KIND_INPUT && r != -ENETUNREACH && r != -ECANCELED;
+}
+
+/* Fetch a batch. When it fails, its files are fetched one by one, to learn whose place is behind it (what came is kept,
+ * and often it works then). */
+static int fetch(struct attempt *t, struct batch *b, struct err *e)
+{
+	const struct pkg_transport *transport = &t->request->transport;
+	struct err first;
+	int r;
+
+	for (size_t i = 0; i < b->n; i++)
+		b->gets[i].fresh = t->fresh;
+	r = b->n ? transport->fetch_many(transport->ctx, b->gets, b->n, e) : 0;
+	if (r == 0)
+		return 0;
+	(void)err_default_kind(e, ERR_KIND_INPUT);
+	if (!is_about_the_place(r, e))
+		return r;
+	first = *e;
+	for (size_t i = 0; i < b->n; i++) {
+		err_clear(e);
+		buf_reset(&b->gets[i].bytes);
+		close_fdp(&b->gets[i].fd);
+		free(b->gets[i].from);
+		b->gets[i].from = NULL;
+		r = b->n > 1 ? transport->fetch_many(transport->ctx, &b->gets[i], 1, e) : first.code;
+		if (r == 0)
+			continue;
+		if (b->n == 1)
+			*e = first;
+		(void)err_default_kind(e, ERR_KIND_INPUT);
+		return is_about_the_place(r, e) ? blame(t, b->owners[i], r == -EBADMSG || r == -E2BIG, r) : r;
+	}
+	err_clear(e);
+	return 0;
 }
 
 /* The same where the answers are to be in memory, whatever the transport gives. */
-static int fetch_into_memory(const struct pkg_request *request, struct batch *b, struct err *e)
+static int fetch_into_memory(struct attempt *t, struct batch *b, struct err *e)
 {
-	int r = fetch(request, b, e);
+	int r = fetch(t, b, e);
 
 	for (size_t i = 0; i < b->n && r == 0; i++) {
 		if (b->gets[i].fd < 0)
@@ -347,121 +283,93 @@ static int fetch_into_memory(const struct pkg_request *request, struct batch *b,
 	return r;
 }
 
-/* The suite without what Debian's security archive used to add to it. */
-static bool suite_is(const char *wanted, const char *found)
+/* ---- release files ------------------------------------------------------------------------------------------------- */
+
+/* The release file of an archive without InRelease: Release and Release.gpg. */
+static int load_detached(struct attempt *t, size_t archive, struct err *e)
 {
-	size_t len = strlen(wanted);
-
-	if (strcmp(wanted, found) == 0)
-		return true;
-	if (len > 8 && strcmp(wanted + len - 8, "/updates") == 0)
-		len -= 8;
-	return strlen(found) == len && strncmp(wanted, found, len) == 0;
-}
-
-/* Debian's own archives and Ubuntu's, backports ("Debian Backports") too: one key signs several of them. */
-static bool is_of_a_distribution(const char *origin)
-{
-	static const char *const names[] = { "Debian", "Ubuntu" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		size_t len = strlen(names[i]);
-
-		if (strncasecmp(origin, names[i], len) == 0 && (origin[len] == '\0' || origin[len] == ' '))
-			return true;
-	}
-	return false;
-}
-
-/* Check that the release file is the one that was asked for: a mirror could hand out another suite's. */
-static int check_suite(const struct pkg_archive *a, struct progress *progress, struct err *e)
-{
-	const struct apt_release *r = &a->release;
-	char text[512];
-
-	if (is_flat(a) || suite_is(a->source.suite, r->suite) || suite_is(a->source.suite, r->codename))
-		return 0;
-	describe(a, text, sizeof(text));
-	if (is_of_a_distribution(r->origin))
-		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s: the release file there is of suite `%.64s`, codename `%.64s`",
-			text, r->suite, r->codename);
-	progress_note(progress, "%s calls itself suite `%.64s`, codename `%.64s`", text, r->suite, r->codename);
-	return 0;
-}
-
-static int take_release(struct pkg_archive *a, const struct pkg_request *request, const struct buf *text,
-	const struct buf *signature, struct err *e)
-{
-	char label[600] = "the release file of ";
-	int r;
-
-	describe(a, label + strlen(label), sizeof(label) - strlen(label));
-	apt_release_release(&a->release);
-	apt_release_init(&a->release);
-	r = apt_release_verify(text, signature, &a->keyring, &a->fingerprints, label, &a->release, e);
-	if (r == 0)
-		r = apt_release_parse(&a->release, label, e);
-	if (r == 0)
-		r = check_suite(a, request->progress, e);
-	if (r == 0 && a->check_dates)
-		r = apt_release_check_time(&a->release, request->now, label, e);
-	return r < 0 ? err_wrap(e, "%s", a->source.where) : 0;
-}
-
-/* Fetch what has no InRelease: Release and Release.gpg. */
-static int load_detached(struct pkg_archive *a, const struct pkg_request *request, struct err *e)
-{
+	struct pkg_archive *a = &t->m->archives[archive];
 	_cleanup_batch_ struct batch b = { 0 };
-	char text[512];
+	char text[ARCHIVE_LABEL_BYTES];
 	int r = batch_init(&b, 2, e);
 
 	if (r < 0)
 		return r;
 	buf_init(&b.gets[0].bytes, RELEASE_MAX_BYTES);
 	buf_init(&b.gets[1].bytes, RELEASE_SIGNATURE_MAX_BYTES);
-	if (add_urls(a, "Release", &b.urls[0], e) < 0 || add_urls(a, "Release.gpg", &b.urls[1], e) < 0)
+	b.owners[0] = b.owners[1] = archive;
+	if (pkg_archive_add_url(a, "Release", &b.urls[0], e) < 0 || pkg_archive_add_url(a, "Release.gpg", &b.urls[1], e) < 0)
 		return -ENOMEM;
-	r = fetch_into_memory(request, &b, e);
+	r = fetch_into_memory(t, &b, e);
 	if (r < 0)
 		return r;
-	describe(a, text, sizeof(text));
+	(void)pkg_archive_describe(a, text);
 	if (b.gets[0].status < 0)
-		return err_set_kind(e, ERR_KIND_INPUT, -ENOENT, "%s: %s has neither InRelease nor Release at %s", a->source.where,
-			text, a->places.items[0]);
+		return blame(t, archive, false, err_set_kind(e, ERR_KIND_INPUT, -ENOENT,
+			"%s: %s has neither InRelease nor Release at %s", a->source.where, text, public_place(a)));
 	if (b.gets[1].status < 0)
-		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "%s: %s is not signed: it has no InRelease and no "
-			"Release.gpg", a->source.where, text);
-	return take_release(a, request, &b.gets[0].bytes, &b.gets[1].bytes, e);
+		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "%s: %s is not signed: %s has no InRelease and no "
+			"Release.gpg; if its packages are to be taken although nobody vouches for them, list it in [apt] trusted",
+			a->source.where, text, public_place(a));
+	return pkg_archive_take_release(a, t->request, &b.gets[0].bytes, &b.gets[1].bytes, b.gets[0].from, e);
 }
 
-static int load_releases(struct pkg_metadata *m, const struct pkg_request *request, struct err *e)
+/* The release file of a trusted archive without Release: InRelease, or none at all. */
+static int load_other_unsigned(struct attempt *t, size_t archive, struct err *e)
 {
+	struct pkg_archive *a = &t->m->archives[archive];
+	_cleanup_batch_ struct batch b = { 0 };
+	int r = batch_init(&b, 1, e);
+
+	if (r < 0)
+		return r;
+	buf_init(&b.gets[0].bytes, RELEASE_MAX_BYTES);
+	b.owners[0] = archive;
+	r = pkg_archive_add_url(a, "InRelease", &b.urls[0], e);
+	if (r == 0)
+		r = fetch_into_memory(t, &b, e);
+	if (r < 0)
+		return r;
+	return b.gets[0].status < 0 ? pkg_archive_take_no_release(a, e) :
+				      pkg_archive_take_release(a, t->request, &b.gets[0].bytes, NULL, b.gets[0].from, e);
+}
+
+static int load_releases(struct attempt *t, struct err *e)
+{
+	struct pkg_metadata *m = t->m;
 	_cleanup_batch_ struct batch b = { 0 };
 	int r = batch_init(&b, m->n_archives, e);
 
 	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
 		buf_init(&b.gets[i].bytes, RELEASE_MAX_BYTES);
-		r = add_urls(&m->archives[i], "InRelease", &b.urls[i], e);
+		b.owners[i] = i;
+		r = pkg_archive_add_url(&m->archives[i], m->archives[i].trusted ? "Release" : "InRelease", &b.urls[i], e);
 	}
 	if (r == 0)
-		r = fetch_into_memory(request, &b, e);
+		r = fetch_into_memory(t, &b, e);
 	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
+		struct pkg_archive *a = &m->archives[i];
+
 		if (b.gets[i].status == 0)
-			r = take_release(&m->archives[i], request, &b.gets[i].bytes, NULL, e);
+			r = pkg_archive_take_release(a, t->request, &b.gets[i].bytes, NULL, b.gets[i].from, e);
+		else if (a->trusted)
+			r = load_other_unsigned(t, i, e);
 		/* Not there, or there is no gpgv that could read it: sqv takes detached signatures. */
-		if (b.gets[i].status < 0 || (r == -ENOENT && e->kind == ERR_KIND_HOST)) {
+		if (!a->trusted && (b.gets[i].status < 0 || (r == -ENOENT && e->kind == ERR_KIND_HOST))) {
 			err_clear(e);
-			r = load_detached(&m->archives[i], request, e);
+			r = load_detached(t, i, e);
 		}
 	}
 	return r;
 }
 
+/* ---- package lists ------------------------------------------------------------------------------------------------- */
+
 /* A list that is to be fetched. */
 struct wanted_list {
-	struct digest digest;
+	struct digest digest; /* DIGEST_NONE: of a trusted archive without a release file */
 	uint64_t size_bytes;
-	char label[512];
+	char label[2 * ARCHIVE_LABEL_BYTES];
 };
 
 struct wanted_lists {
@@ -483,6 +391,11 @@ static int find_list(const struct pkg_archive *a, const char *stem, struct wante
 {
 	static const char *const suffixes[] = { ".xz", ".zst", ".gz", ".bz2", ".lz4", "" };
 
+	*ret = (struct wanted_list){ .size_bytes = 0 };
+	if (a->release.text.len == 0) {
+		*ret_file = strdup(stem);
+		return *ret_file ? 1 : out_of_memory(e);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
 		_cleanup_free_ char *file = NULL;
 
@@ -508,7 +421,7 @@ static int want_list(struct pkg_metadata *m, size_t archive, const char *compone
 
 	if (r <= 0)
 		return r;
-	describe(&m->archives[archive], one.label, sizeof(one.label));
+	(void)pkg_archive_describe(&m->archives[archive], one.label);
 	(void)snprintf(one.label + strlen(one.label), sizeof(one.label) - strlen(one.label), " %s", stem);
 	if (one.size_bytes > LIST_MAX_BYTES)
 		return err_set_kind(e, ERR_KIND_INPUT, -EFBIG, "%s has %llu bytes, more than %d", one.label,
@@ -549,10 +462,10 @@ static int want_lists_of(struct pkg_metadata *m, size_t archive, const struct pk
 	const char *arch = arch_name(request->arch);
 	bool all_apart = word_is_in(a->release.architectures, "all") && !a->release.packages_without_all;
 	size_t found = 0;
-	char text[512];
+	char text[ARCHIVE_LABEL_BYTES];
 
-	describe(a, text, sizeof(text));
-	if (is_flat(a)) {
+	(void)pkg_archive_describe(a, text);
+	if (pkg_archive_is_flat(a)) {
 		int r = want_list(m, archive, "", "Packages", w, e);
 
 		return r != 0 ? (r < 0 ? r : 0) :
@@ -582,24 +495,37 @@ static int want_lists_of(struct pkg_metadata *m, size_t archive, const struct pk
 	return 0;
 }
 
-/* The file by its digest, where the archive keeps it under that name too: it does not change during an update. */
-static int add_list_urls(const struct pkg_archive *a, const char *file, const struct digest *digest, struct strv *urls,
+/* Append where a list may be had at the place in use. By its digest first, where the archive keeps it under that name, too: it
+ * does not change during an update. Without a release file its form is not known. */
+static int add_list_urls(const struct pkg_archive *a, const char *file, const struct wanted_list *w, struct strv *urls,
 	struct err *e)
 {
+	static const char *const forms[] = { ".xz", ".gz", ".bz2", "" };
 	_cleanup_free_ char *by_hash = NULL;
 	const char *slash = strrchr(file, '/');
 	char hex[DIGEST_HEX_SIZE];
+	int r = 0;
 
+	for (size_t i = 0; w->digest.algorithm == DIGEST_NONE && i < ARRAY_SIZE(forms) && r == 0; i++) {
+		_cleanup_free_ char *form = NULL;
+
+		if (asprintf(&form, "%s%s", file, forms[i]) < 0) {
+			form = NULL;
+			return out_of_memory(e);
+		}
+		r = pkg_archive_add_url(a, form, urls, e);
+	}
+	if (r < 0 || w->digest.algorithm == DIGEST_NONE)
+		return r;
 	if (a->release.by_hash) {
 		if (asprintf(&by_hash, "%.*sby-hash/SHA256/%s", slash ? (int)(slash + 1 - file) : 0, file,
-			digest_hex(digest, hex)) < 0) {
+			digest_hex(&w->digest, hex)) < 0) {
 			by_hash = NULL;
 			return out_of_memory(e);
 		}
-		if (add_urls(a, by_hash, urls, e) < 0)
-			return -ENOMEM;
+		r = pkg_archive_add_url(a, by_hash, urls, e);
 	}
-	return add_urls(a, file, urls, e);
+	return r < 0 ? r : pkg_archive_add_url(a, file, urls, e);
 }
 
 /* The size and digest of an answer. Leaves its descriptor at the beginning. */
@@ -617,25 +543,33 @@ static int measure(const struct pkg_get *get, uint64_t *ret_size, struct digest 
 	return digest_fd(DIGEST_SHA256, get->fd, UINT64_MAX, ret, e);
 }
 
-/* Check a list against the release file. Returns 0, or -EAGAIN when the mirror may be in the middle of an update. */
-static int check_list(const struct wanted_list *w, const struct pkg_get *get, struct err *e)
+/* Check a list against the release file. */
+static int check_list(struct attempt *t, size_t archive, const struct wanted_list *w, const struct pkg_get *get,
+	struct err *e)
 {
+	const char *place = get->from ? get->from : public_place(&t->m->archives[archive]);
 	struct digest found;
 	uint64_t size;
 	int r;
 
+	if (get->status < 0 && w->digest.algorithm == DIGEST_NONE)
+		return blame(t, archive, false, err_set_kind(e, ERR_KIND_INPUT, -ENOENT,
+			"%s is not there, and no Release either, at `%s`", w->label, place));
 	if (get->status < 0)
-		return err_set_kind(e, ERR_KIND_INPUT, -EAGAIN, "%s is not there, though the release file names it", w->label);
+		return blame(t, archive, true, err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
+			"%s is not there, though the release file names it, at `%s`", w->label, place));
+	if (w->digest.algorithm == DIGEST_NONE)
+		return 0;
 	r = measure(get, &size, &found, e);
 	if (r < 0)
 		return r;
 	if (size != w->size_bytes || !digest_equal(&found, &w->digest)) {
 		char a[DIGEST_HEX_SIZE], b[DIGEST_HEX_SIZE];
 
-		return err_set_kind(e, ERR_KIND_INPUT, -EAGAIN,
-			"%s does not match the signed release file: %llu bytes with sha256 %s, expected %llu with %s", w->label,
-			(unsigned long long)size, digest_hex(&found, a), (unsigned long long)w->size_bytes,
-			digest_hex(&w->digest, b));
+		return blame(t, archive, true, err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
+			"%s does not match the signed release file: %llu bytes with sha256 %s, expected %llu with %s (from `%s`)",
+			w->label, (unsigned long long)size, digest_hex(&found, a), (unsigned long long)w->size_bytes,
+			digest_hex(&w->digest, b), place));
 	}
 	return 0;
 }
@@ -656,30 +590,43 @@ static void origin_of(const struct pkg_metadata *m, const struct pkg_list *l, en
 		.but_automatic_upgrades = a->release.but_automatic_upgrades };
 }
 
-static int load_lists(struct pkg_metadata *m, const struct pkg_request *request, struct pkg_universe *u, struct err *e)
+static int fetch_lists(struct attempt *t, const struct wanted_lists *w, struct batch *b, struct err *e)
+{
+	struct pkg_metadata *m = t->m;
+	int r = batch_init(b, w->n, e);
+
+	for (size_t i = 0; i < w->n && r == 0; i++) {
+		bool known = w->items[i].digest.algorithm != DIGEST_NONE;
+
+		b->owners[i] = m->lists[i].archive;
+		b->gets[i].expected = known ? &w->items[i].digest : NULL;
+		b->gets[i].expected_size_bytes = w->items[i].size_bytes;
+		buf_init(&b->gets[i].bytes, known ? (size_t)w->items[i].size_bytes + 1 : LIST_MAX_BYTES);
+		r = add_list_urls(&m->archives[b->owners[i]], w->files.items[i], &w->items[i], &b->urls[i], e);
+	}
+	if (r == 0)
+		r = fetch(t, b, e);
+	if (r < 0 && t->culprit < m->n_archives)
+		return err_wrap(e, "the package lists of `%s` %s", m->archives[t->culprit].archive,
+			m->archives[t->culprit].source.suite);
+	for (size_t i = 0; i < w->n && r == 0; i++)
+		r = check_list(t, b->owners[i], &w->items[i], &b->gets[i], e);
+	return r;
+}
+
+static int load_lists(struct attempt *t, struct pkg_universe *u, struct err *e)
 {
 	_cleanup_(wanted_release) struct wanted_lists w = { 0 };
 	_cleanup_batch_ struct batch b = { 0 };
+	const struct pkg_request *request = t->request;
+	struct pkg_metadata *m = t->m;
 	int r = 0;
 
 	forget_lists(m);
 	for (size_t i = 0; i < m->n_archives && r == 0; i++)
 		r = want_lists_of(m, i, request, &w, e);
 	if (r == 0)
-		r = batch_init(&b, w.n, e);
-	for (size_t i = 0; i < w.n && r == 0; i++) {
-		b.gets[i].expected = &w.items[i].digest;
-		b.gets[i].expected_size_bytes = w.items[i].size_bytes;
-		buf_init(&b.gets[i].bytes, (size_t)w.items[i].size_bytes + 1);
-		r = add_list_urls(&m->archives[m->lists[i].archive], w.files.items[i], &w.items[i].digest, &b.urls[i], e);
-	}
-	if (r == 0) {
-		r = fetch(request, &b, e);
-		if (r == -EBADMSG || r == -E2BIG)
-			r = e->code = -EAGAIN;
-	}
-	for (size_t i = 0; i < w.n && r == 0; i++)
-		r = check_list(&w.items[i], &b.gets[i], e);
+		r = fetch_lists(t, &w, &b, e);
 	for (size_t i = 0; i < w.n && r == 0; i++) {
 		struct apt_origin origin;
 		size_t n;
@@ -698,27 +645,86 @@ static int load_lists(struct pkg_metadata *m, const struct pkg_request *request,
 	return r;
 }
 
+/* ---- once more ----------------------------------------------------------------------------------------------------- */
+
+static int wait_before_retry(const struct pkg_request *request, unsigned attempt, struct err *e)
+{
+	unsigned pause_ms = request->retry_delay_ms ? request->retry_delay_ms : RETRY_DELAY_MS;
+
+	for (unsigned i = 1; i < attempt; i++)
+		pause_ms *= RETRY_DELAY_FACTOR;
+	return request->transport.pause ? request->transport.pause(request->transport.ctx, pause_ms, e) : 0;
+}
+
+/* How often the place in use of one archive was asked, and what became of the places before it. */
+struct asked {
+	unsigned attempts;
+	char before[ERR_MESSAGE_MAX_BYTES / 2];
+};
+
+/* An attempt failed. Say whether there is to be another one: 0, or the error. */
+static int prepare_next(const struct attempt *t, struct asked *asked, struct err *e)
+{
+	struct pkg_archive *a = &t->m->archives[t->culprit];
+	struct err failed = *e;
+	char text[ARCHIVE_LABEL_BYTES];
+
+	if (t->may_pass && ++asked->attempts < ATTEMPTS_MAX) {
+		progress_note(t->request->progress, "%s; the mirror may be in the middle of an update: once more, after a pause",
+			failed.message);
+		err_clear(e);
+		return wait_before_retry(t->request, asked->attempts, e);
+	}
+	if (a->place + 1 < a->places.n) {
+		(void)snprintf(asked->before, sizeof(asked->before), "%.*s", (int)sizeof(asked->before) - 1, failed.message);
+		asked->attempts = 0;
+		a->place++;
+		progress_warning(t->request->progress, "%s; going on with `%s`", failed.message, public_place(a));
+		err_clear(e);
+		return 0;
+	}
+	if (t->may_pass)
+		(void)err_wrap(e, "%s: `%s` is in the middle of an update, or what it has was changed: asked %d times, its files do "
+			"not fit together; try again later, or use another mirror (--mirror)", pkg_archive_describe(a, text),
+			public_place(a), ATTEMPTS_MAX);
+	if (asked->before[0])
+		(void)err_wrap(e, "%s; and then", asked->before);
+	return e->code;
+}
+
+static void say_what_nobody_vouches_for(const struct pkg_metadata *m, struct progress *progress)
+{
+	char text[ARCHIVE_LABEL_BYTES];
+
+	for (size_t i = 0; i < m->n_archives; i++)
+		if (m->archives[i].trusted)
+			progress_warning(progress, "nobody vouches for the packages of %s: they are taken because [apt] trusted lists it, and "
+				"the lock pins what came", pkg_archive_describe(&m->archives[i], text));
+}
+
 int pkg_metadata_load(struct pkg_metadata *m, const struct pkg_request *request, const struct apt_pins *pins,
 	struct pkg_universe *u, struct err *e)
 {
-	int r = 0;
+	_cleanup_free_ struct asked *asked = calloc(m->n_archives + 1, sizeof(*asked));
+	struct attempt t = { .m = m, .request = request };
+	int r;
 
-	for (int attempt = 0; attempt < 2; attempt++) {
-		struct err before = *e;
-
+	if (!asked)
+		return out_of_memory(e);
+	for (;; t.fresh = true) {
+		t.culprit = SIZE_MAX;
 		pkg_universe_init(u, request->arch, pins);
-		r = load_releases(m, request, e);
+		r = load_releases(&t, e);
 		if (r == 0)
-			r = load_lists(m, request, u, e);
-		if (r != -EAGAIN)
-			return r;
-		if (attempt > 0)
+			r = load_lists(&t, u, e);
+		if (r == 0 || t.culprit == SIZE_MAX)
 			break;
-		progress_note(request->progress, "%s; the mirror may be in the middle of an update: once more", e->message);
-		*e = before;
+		r = prepare_next(&t, &asked[t.culprit], e);
+		if (r < 0)
+			break;
 		pkg_universe_release(u);
 	}
-	(void)err_wrap(e, "twice");
-	e->code = -EBADMSG;
-	return e->code;
+	if (r == 0)
+		say_what_nobody_vouches_for(m, request->progress);
+	return r;
 }

@@ -2,30 +2,20 @@
  *
  * pkg_metadata_load() takes the sources of the base and the repositories of the request, fetches all release files at
  * once, has them verified, and fetches and checks the package lists they vouch for. Each list goes into the universe and
- * is forgotten. When a list does not match its release file, or is not there, the mirror is being updated: everything is fetched
- * once more before that becomes an error.
+ * is forgotten. All metadata of a suite comes from one place. Where a list does not match its release file, or is not
+ * there, the place may be in the middle of an update: everything is fetched again after growing pauses, a few times, past the
+ * caches on the way; then the archive's next place has its turn (each mirror, and the archive itself), and what is said in the
+ * end names all of them. A place that cannot be reached, or has no release file, is left for the next one at once; one
+ * that gives a release file which cannot be believed is an error at once.
  *
  * Ownership: struct pkg_metadata owns what it holds. */
 #ifndef IMGBUILD_BUILDER_PACKAGES_METADATA_H
 #define IMGBUILD_BUILDER_PACKAGES_METADATA_H
 
-#include "builder/packages/release.h"
-#include "builder/packages/sources.h"
+#include "builder/packages/archive.h"
 #include "builder/packages/universe.h"
 
 enum { LIST_MAX_BYTES = 256 << 20, BASE_FILE_MAX_BYTES = 64 << 20 };
-
-/* One suite of one archive. */
-struct pkg_archive {
-	struct apt_source source;    /* where it was named, and with which keys */
-	struct apt_keyring keyring;
-	struct strv fingerprints;    /* only these keys */
-	char *archive;		     /* its name: no user information */
-	char *site;		     /* its host */
-	struct strv places;	     /* where to fetch from */
-	struct apt_release release;
-	bool check_dates;
-};
 
 /* One package list. */
 struct pkg_list {

@@ -6,7 +6,7 @@
  * bytes of the base, of the signed metadata and of the request alone, not on time, host or mirror.
  *
  * Trust: metadata counts only as far as gpgv vouches for it with keys of the base image (or of the request's
- * repositories). Signed digests lead from the release file to the package lists and from those to each .deb.
+ * repositories), and not when it is older than what is known; of archives in `trusted` nothing is verified, which is said. Signed digests lead from the release file to the package lists and from those to each .deb.
  *
  * Ownership: a request is borrowed for the call and everything in it is lent. struct pkg_set owns all it holds:
  * initialise it with { 0 }, release it with pkg_set_release(). Strings of a set are never NULL unless said here.
@@ -72,7 +72,7 @@ struct pkg_repository {
 	const char *suite;		/* ends in '/' for a flat repository, which has no components */
 	const struct strv *components;
 	const char *key_label;		/* for messages: the key's path in the plan */
-	const void *key;		/* OpenPGP certificates, binary or ASCII armoured; required */
+	const void *key;		/* OpenPGP certificates, binary or ASCII armoured; NULL only when `trusted` has the URI */
 	size_t key_len;
 };
 
@@ -163,7 +163,7 @@ struct pkg_item {
 	char *filename;			/* below the archive: "pool/main/..."; for a local deb its label */
 	char *archive;			/* the archive as the base names it, no user information; "" for a local deb */
 	char *suite;			/* "bookworm-updates"; "" for a local deb */
-	struct digest release_sha256;	/* of the release file that vouches for it; DIGEST_NONE for a local deb */
+	struct digest release_sha256;	/* of the release file that vouches for it; DIGEST_NONE: a local deb, or nobody does */
 	int64_t release_date;		/* that file's Date, seconds since 1970; 0 for a local deb */
 	struct strv uris;		/* where to fetch it, in this order; may hold user information; empty for a local deb */
 	long local_deb;			/* index in the request's debs, or -1 */
@@ -185,7 +185,7 @@ struct pkg_removal {
 /* A release file that was believed. */
 struct pkg_release_used {
 	char *archive, *suite;
-	struct digest sha256;		/* of the signed text */
+	struct digest sha256;		/* of the signed text; DIGEST_NONE: the plan trusts it unsigned */
 	struct strv signers;		/* fingerprints of the primary keys whose signatures are good */
 	int64_t date;			/* seconds since 1970 */
 };

@@ -153,10 +153,11 @@ int apt_release_judge_status(const char *status, size_t len, const struct strv *
 			return err_set(e, -ENOMEM, "out of memory");
 	if (j.bad)
 		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED,
-			"the signature of %s is bad: the file was changed after it was signed", label);
+			"the signature of %s is bad: the file was changed after it was signed, on the mirror or on the way; use another mirror "
+			"(--mirror)", label);
 	if (signers.n == 0) {
 		const char *why = j.not_listed ? "its key is not one of those that Signed-By allows" :
-			j.expired_key	       ? "its key has expired" :
+			j.expired_key	       ? "its key has expired (a newer base image, or the source's Signed-By, brings one that has not)" :
 			j.revoked_key	       ? "its key was revoked" :
 			j.expired	       ? "the signature has expired" :
 			j.weak		       ? "it uses MD5, SHA-1 or RIPEMD-160" :
@@ -285,6 +286,49 @@ int apt_release_verify(const struct buf *signed_text, const struct buf *signatur
 	return 0;
 }
 
+/* The inside of a clear-signed text: after the empty line that ends its headers, up to the signature, dashes taken off.
+ * SOURCE: RFC 9580 section 7. */
+static int unwrap_clear_signed(struct deb822_value rest, struct buf *into, const char *label, struct err *e)
+{
+	static const char end[] = "-----BEGIN PGP SIGNATURE-----";
+	struct deb822_value line;
+	bool inside = false;
+
+	while (deb822_line_next(&rest, &line)) {
+		if (!inside) {
+			inside = line.len == 0;
+			continue;
+		}
+		if (line.len == strlen(end) && memcmp(line.s, end, line.len) == 0)
+			return 0;
+		if (line.len >= 2 && line.s[0] == '-' && line.s[1] == ' ') {
+			line.s += 2;
+			line.len -= 2;
+		}
+		if (buf_append(into, line.s, line.len) < 0 || buf_append_char(into, '\n') < 0)
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s begins as a clear-signed text and has no signature at its end", label);
+}
+
+int apt_release_take_unsigned(const struct buf *file, const char *label, struct apt_release *ret, struct err *e)
+{
+	static const char begin[] = "-----BEGIN PGP SIGNED MESSAGE-----";
+	_cleanup_buf_ struct buf text = BUF_INIT(RELEASE_MAX_BYTES);
+	int r = 0;
+
+	if (file->len >= strlen(begin) && memcmp(buf_str(file), begin, strlen(begin)) == 0)
+		r = unwrap_clear_signed((struct deb822_value){ buf_str(file), file->len }, &text, label, e);
+	else if (buf_append(&text, buf_str(file), file->len) < 0)
+		r = err_set(e, -ENOMEM, "out of memory");
+	if (r < 0)
+		return r;
+	buf_release(&ret->text);
+	ret->text = text;
+	buf_init(&text, 0);
+	return 0;
+}
+
 int apt_release_parse_date(const char *text, size_t len, int64_t *ret)
 {
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -360,6 +404,19 @@ int apt_release_parse(struct apt_release *r, const char *label, struct err *e)
 	return 0;
 }
 
+int apt_release_parse_nothing(struct apt_release *r, struct err *e)
+{
+	char **const texts[] = { &r->origin, &r->label, &r->suite, &r->codename, &r->version, &r->architectures };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		free(*texts[i]);
+		*texts[i] = strdup("");
+		if (!*texts[i])
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
 /* "hash size path" */
 static bool line_is_of(struct deb822_value line, const char *path, struct digest *ret, uint64_t *ret_size)
 {
@@ -408,17 +465,52 @@ static const char *date_text(int64_t t, char text[static 32])
 	return text;
 }
 
-int apt_release_check_time(const struct apt_release *r, int64_t now, const char *label, struct err *e)
+/* "20 days": the largest unit that fits, rounded down. */
+static const char *span_text(int64_t seconds, char text[static 32])
+{
+	static const struct {
+		int64_t seconds;
+		const char *name;
+	} units[] = { { 365 * 86400, "year" }, { 86400, "day" }, { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
+	size_t i = 0;
+
+	while (i + 1 < ARRAY_SIZE(units) && seconds < units[i].seconds)
+		i++;
+	seconds /= units[i].seconds;
+	(void)snprintf(text, 32, "%lld %s%s", (long long)seconds, units[i].name, seconds == 1 ? "" : "s");
+	return text;
+}
+
+int apt_release_check_date(const struct apt_release *r, int64_t now, const char *label, struct err *e)
+{
+	char a[32], b[32], c[32];
+
+	if (r->date <= now + DATE_TOLERANCE_SECONDS)
+		return 0;
+	return err_set_kind(e, ERR_KIND_INPUT, -ESTALE,
+		"%s is dated %s, which is %s ahead of the clock of this machine (%s): that clock is probably wrong, set it; if it is "
+		"right, the archive's is not", label, date_text(r->date, a), span_text(r->date - now, b), date_text(now, c));
+}
+
+bool apt_release_has_expired(const struct apt_release *r, int64_t now, char text[static RELEASE_EXPIRY_BYTES])
+{
+	char a[32], b[32], c[32];
+
+	if (!r->valid_until || r->valid_until >= now)
+		return false;
+	(void)snprintf(text, RELEASE_EXPIRY_BYTES, "was valid until %s, which is %s ago by the clock of this machine (%s)",
+		date_text(r->valid_until, a), span_text(now - r->valid_until, b), date_text(now, c));
+	return true;
+}
+
+int apt_release_check_not_older(const struct apt_release *r, int64_t known, const char *label, struct err *e)
 {
 	char a[32], b[32];
 
-	if (r->date > now + DATE_TOLERANCE_SECONDS)
-		return err_set_kind(e, ERR_KIND_INPUT, -ESTALE,
-			"%s is dated %s but the clock here says %s; if the clock is right, the repository's is not", label,
-			date_text(r->date, a), date_text(now, b));
-	if (r->valid_until && r->valid_until < now)
-		return err_set_kind(e, ERR_KIND_INPUT, -ESTALE, "%s was valid until %s and the clock here says %s: the mirror is "
-			"out of date, or somebody replays old metadata; use another mirror (--mirror), or pin a date with [apt] "
-			"snapshot, where this is expected", label, date_text(r->valid_until, a), date_text(now, b));
-	return 0;
+	if (!known || r->date >= known)
+		return 0;
+	return err_set_kind(e, ERR_KIND_INPUT, -ESTALE,
+		"%s is dated %s, but the lock has packages by one of %s: this mirror lags behind, or somebody replays old metadata "
+		"to bring back old packages; use another mirror (--mirror), or, if going back is meant, remove the packages' section "
+		"from the lock", label, r->date ? date_text(r->date, a) : "(not at all)", date_text(known, b));
 }

@@ -15,11 +15,11 @@
 
 #include "builder/packages/keyring.h"
 
-enum { RELEASE_MAX_BYTES = 4 << 20, RELEASE_SIGNATURE_MAX_BYTES = 256 << 10 };
+enum { RELEASE_MAX_BYTES = 4 << 20, RELEASE_SIGNATURE_MAX_BYTES = 256 << 10, RELEASE_EXPIRY_BYTES = 160 };
 
 struct apt_release {
 	struct buf text;	/* what was signed */
-	struct digest sha256;	/* of text */
+	struct digest sha256;	/* of text; DIGEST_NONE: nobody vouches for it */
 	struct strv signers;	/* fingerprints of primary keys */
 	char *origin, *label, *suite, *codename, *version; /* "" when not said */
 	char *architectures;	/* as written, blank-separated */
@@ -52,8 +52,21 @@ int apt_release_parse(struct apt_release *r, const char *label, struct err *e) _
 /* Find a file by its path in the SHA256 section. Returns 0 or -ENOENT (no error is set). */
 int apt_release_find(const struct apt_release *r, const char *path, struct digest *ret, uint64_t *ret_size_bytes);
 
-/* Compare Date and Valid-Until with the clock. */
-int apt_release_check_time(const struct apt_release *r, int64_t now, const char *label, struct err *e) _must_check_;
+/* Take the text of a release file whose signature, if it has one, does not matter: plain, or the inside of a clear-signed one.
+ * sha256 and signers stay empty. -EBADMSG it begins as a clear-signed one and does not go on so. */
+int apt_release_take_unsigned(const struct buf *file, const char *label, struct apt_release *ret, struct err *e) _must_check_;
+
+/* Fill in the fields of an archive that has no release file: all empty. */
+int apt_release_parse_nothing(struct apt_release *r, struct err *e) _must_check_;
+
+/* Check that it does not come from the future. -ESTALE with both times: one of the clocks is wrong. */
+int apt_release_check_date(const struct apt_release *r, int64_t now, const char *label, struct err *e) _must_check_;
+
+/* Say whether its Valid-Until has passed, and in `text` since when and by which clock ("was valid until …"). */
+bool apt_release_has_expired(const struct apt_release *r, int64_t now, char text[static RELEASE_EXPIRY_BYTES]);
+
+/* Check that it is not older than one that was believed before. known: that one's Date; 0: none. -ESTALE */
+int apt_release_check_not_older(const struct apt_release *r, int64_t known, const char *label, struct err *e) _must_check_;
 
 /* Read "Sat, 10 May 2025 09:32:44 UTC". Returns 0 or -EINVAL. */
 int apt_release_parse_date(const char *text, size_t len, int64_t *ret);

@@ -112,7 +112,7 @@ static int judge_uri(const char *uri, const char *where, struct progress *progre
 static int add_source(const struct entry *x, const char *uri, const char *suite, enum arch arch,
 	struct apt_sources *ret, struct err *e)
 {
-	struct apt_source s = { .check_valid_until = x->check_valid_until }, *items;
+	struct apt_source s = { .check_valid_until = x->check_valid_until, .trusted = x->trusted }, *items;
 
 	s.uri = expand(uri, arch, false);
 	s.suite = expand(suite, arch, true);
@@ -153,9 +153,6 @@ static int add_checked_entry(struct entry *x, enum arch arch, struct apt_sources
 		return 0;
 	if (x->uris.n == 0 || x->suites.n == 0)
 		return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s: a source needs a URI and a suite", x->where);
-	if (x->trusted)
-		return err_set_kind(e, ERR_KIND_INPUT, -EPERM, "%s: trusted=yes takes packages that nobody signed; remove it and "
-			"give the repository's key with Signed-By", x->where);
 	for (size_t c = 0; c < x->components.n; c++)
 		if (!path_word_valid(x->components.items[c]))
 			return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "%s: `%.64s` is no component", x->where,

@@ -1,8 +1,8 @@
 /* The package sources of a Debian or Ubuntu system: sources.list and sources.list.d, one-line and deb822.
  *
  * Each entry is one URI with one suite, in the order apt reads them. Sources for other architectures only, disabled ones,
- * deb-src and cdrom: are left out. What may not be used is refused by name, with file and line: [trusted=yes] (nothing
- * would be verified), mirror: over the network, and methods other than http, https and mirror+file.
+ * deb-src and cdrom: are left out. What may not be used is refused by name, with file and line: mirror: over the network,
+ * and methods other than http, https and mirror+file. trusted=yes is noted, and judged by who knows the plan.
  *
  * Ownership: struct apt_sources owns what it holds. Limits: SOURCES_MAX entries, SOURCES_FILE_MAX_BYTES per file.
  * SOURCE: sources.list(5), apt-transport-mirror(1). */
@@ -20,6 +20,7 @@ struct apt_source {
 	struct strv signed_by;	 /* absolute paths of keyrings and fingerprints (upper case, '!' kept) */
 	char *inline_key;	 /* the text of a Signed-By that is a key, or NULL */
 	bool check_valid_until;
+	bool trusted;		 /* it says that nothing of it is to be verified */
 	char *where;		 /* "/etc/apt/sources.list:3" */
 };
 

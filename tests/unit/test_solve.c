@@ -10,18 +10,21 @@ struct world {
 	unsigned n_fetched;
 	unsigned spoil_lists; /* so many fetches of package lists give the wrong bytes */
 	char last_url[1024];
+	struct buf pauses; /* in milliseconds */
+	bool cancelled;
 	struct buf log; /* URLs in the order of fetching */
 };
 
 static int serve(struct world *w, struct pkg_get *get)
 {
 	for (size_t i = 0; i < get->urls->n; i++) {
-		const char *url = get->urls->items[i], *scheme = strstr(url, "://");
+		const char *url = get->urls->items[i], *scheme = strstr(url, "://"), *at;
 		struct err ignored = ERR_INIT;
 		char path[1024];
 
 		assert_non_null(scheme);
-		(void)snprintf(path, sizeof(path), "served/%s", scheme + 3);
+		at = memchr(scheme + 3, '@', strcspn(scheme + 3, "/"));
+		(void)snprintf(path, sizeof(path), "served/%s", at ? at + 1 : scheme + 3);
 		w->n_fetched++;
 		assert_int_equal(buf_appendf(&w->log, "%s\n", url), 0);
 		if (read_file_at(w->f.dir_fd, path, false, &get->bytes, &ignored) < 0)
@@ -41,6 +44,14 @@ static int fetch_many(void *ctx, struct pkg_get *gets, size_t n, struct err *e)
 	for (size_t i = 0; i < n; i++)
 		gets[i].status = serve(ctx, &gets[i]);
 	return 0;
+}
+
+static int pause_of_no_time(void *ctx, unsigned pause_ms, struct err *e)
+{
+	struct world *w = ctx;
+
+	assert_int_equal(buf_appendf(&w->pauses, "%u ", pause_ms), 0);
+	return w->cancelled ? err_set_kind(e, ERR_KIND_HOST, -ECANCELED, "interrupted") : 0;
 }
 
 #define DATES "Date: Sat, 17 May 2025 09:49:02 UTC\n"
@@ -90,7 +101,7 @@ static struct pkg_request request_of(struct world *w)
 {
 	return (struct pkg_request){ .arch = ARCH_AMD64,
 		.fs = pkg_host_fs_folder(&w->f.root_fd),
-		.transport = { .ctx = w, .fetch_many = fetch_many },
+		.transport = { .ctx = w, .fetch_many = fetch_many, .pause = pause_of_no_time },
 		.now = NOW };
 }
 
@@ -286,15 +297,25 @@ static void the_base_is_not_broken(void **state)
 	expect_refused(w, "wants", "", -EUNATCH, ERR_KIND_USAGE, "`held");
 }
 
-static void an_update_of_the_mirror_is_survived_once(void **state)
+static void an_update_of_the_mirror_is_waited_for(void **state)
 {
 	struct world *w = *state;
 
 	publish(w, "stable", P("a", "1", ""), DEBIAN);
-	w->spoil_lists = 1;
+	w->spoil_lists = 3;
 	expect(w, "a", "", "+a=1");
-	w->spoil_lists = 2;
+	assert_string_equal(buf_str(&w->pauses), "1000 3000 9000 ");
+	w->spoil_lists = 4;
 	expect_refused(w, "a", "", -EBADMSG, ERR_KIND_INPUT, "does not match the signed release file");
+	w->spoil_lists = 4;
+	expect_refused(w, "a", "", -EBADMSG, ERR_KIND_INPUT,
+		"`http://repo.test/debian` stable: `http://repo.test/debian` is in the middle of an update, or what it has was changed: asked 4 "
+		"times");
+	w->spoil_lists = 1;
+	w->cancelled = true;
+	expect_refused(w, "a", "", -ECANCELED, ERR_KIND_HOST, "interrupted");
+	w->cancelled = false;
+	buf_reset(&w->pauses);
 	w->spoil_lists = 0;
 	assert_int_equal(unlinkat(w->f.dir_fd, "served/repo.test/debian/dists/stable/main/binary-amd64/Packages.xz", 0), 0);
 	expect_refused(w, "a", "", -EBADMSG, ERR_KIND_INPUT, "is not there, though the release file names it");
@@ -324,7 +345,7 @@ static void signatures_are_demanded(void **state)
 	fixture_command(&w->f, NULL, "sh", "-ec", "cd $0; rm Release.gpg", folder);
 	expect_refused(w, "a", "", -EKEYREJECTED, ERR_KIND_INPUT, "is not signed");
 	fixture_command(&w->f, NULL, "sh", "-ec", "cd $0; gpg --batch -u other --clearsign -o InRelease Release", folder);
-	expect_refused(w, "a", "", -EKEYREJECTED, ERR_KIND_INPUT, "not among the keys");
+	expect_refused(w, "a", "", -EKEYREJECTED, ERR_KIND_INPUT, "not among those trusted");
 	fixture_command(&w->f, NULL, "sh", "-ec", "cd $0; rm InRelease Release", folder);
 	expect_refused(w, "a", "", -ENOENT, ERR_KIND_INPUT, "has neither InRelease nor Release");
 	publish(w, "stable", P("a", "1", ""), DEBIAN "Suite: testing\nCodename: sid\n");
@@ -380,7 +401,7 @@ static void mirrors_change_only_where_bytes_come_from(void **state)
 		fail_msg("%s", e.message);
 	assert_string_equal(set.items[0].archive, "http://origin.test/debian");
 	assert_string_equal(set.items[0].filename, "pool/a_1.deb");
-	assert_int_equal(set.items[0].uris.n, 1);
+	assert_int_equal(set.items[0].uris.n, 2); /* the mirror, then the archive itself */
 	assert_string_equal(set.items[0].uris.items[0], "http://repo.test/debian/pool/a_1.deb");
 	assert_string_equal(set.items[0].suite, "stable");
 	assert_int_equal(set.n_releases, 1);
@@ -391,6 +412,106 @@ static void mirrors_change_only_where_bytes_come_from(void **state)
 	assert_int_equal(set.items[0].release_date, set.releases[0].date);
 	assert_true(set.items[0].requested);
 	assert_null(strstr(buf_str(&w->log), "token"));
+}
+
+/* All metadata of a suite comes from one place; what that one lacks or mixes up, the next one may have. */
+static void where_a_mirror_fails_the_archive_itself_is_asked(void **state)
+{
+	static const struct pkg_mirror mirror = { "http://repo.test/debian", "http://mirror.test/debian" };
+	struct world *w = *state;
+	_cleanup_strv_ struct strv in = { 0 };
+	_cleanup_pkg_set_ struct pkg_set set = { 0 }, again = { 0 }, signed_set = { 0 };
+	struct pkg_request q = request_of(w);
+	struct err e = ERR_INIT;
+
+	publish(w, "stable", P("a", "1", ""), DEBIAN);
+	words("a", &in);
+	q.install = &in;
+	q.mirrors = &mirror;
+	q.n_mirrors = 1;
+	if (pkg_resolve(&q, &set, &e) < 0) /* the mirror has nothing at all */
+		fail_msg("%s", e.message);
+	fixture_command(&w->f, NULL, "sh", "-ec",
+		"mkdir served/mirror.test; cp -r served/repo.test/debian served/mirror.test; echo >>served/mirror.test/debian/dists/stable/"
+		"main/binary-amd64/Packages.xz");
+	buf_reset(&w->log);
+	if (pkg_resolve(&q, &again, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_string_equal(buf_str(&w->pauses), "1000 3000 9000 ");
+	assert_non_null(strstr(buf_str(&w->log), "http://repo.test/debian/dists/stable/InRelease\nhttp://repo.test/debian/dists/stable/"
+						 "main/binary-amd64/Packages.xz\n"));
+	/* One that gives what cannot be believed is not excused by another that would not. */
+	fixture_command(&w->f, NULL, "sh", "-ec", "cd served/mirror.test/debian/dists/stable; sed -i s/^Label/Lable/ InRelease");
+	assert_int_equal(pkg_resolve(&q, &signed_set, &e), -EKEYREJECTED);
+}
+
+static void a_trusted_archive_needs_the_plans_word(void **state)
+{
+	struct world *w = *state;
+	_cleanup_strv_ struct strv in = { 0 }, trusted = { 0 };
+	struct pkg_request q = request_of(w);
+	static const char folder[] = "served/repo.test/debian/dists/stable";
+	static const char *const spoil[] = { "true", "rm InRelease", "rm Release; gpg --batch -u other --clearsign -o InRelease Release.old",
+		"rm InRelease" };
+
+	words("a", &in);
+	q.install = &in;
+	publish(w, "stable", P("a", "1", ""), DEBIAN);
+	fixture_command(&w->f, NULL, "sh", "-ec", "cd $0; cp Release Release.old", folder);
+	fixture_write(&w->f, "root/etc/apt/sources.list", "deb [trusted=yes] http://me:secret@repo.test/debian stable main\n");
+	expect_refused(w, "a", "", -EPERM, ERR_KIND_INPUT,
+		"/etc/apt/sources.list:1: the base image takes packages from `http://repo.test/debian` that nobody vouches for "
+		"(trusted=yes), which needs the plan's word: [apt] trusted = [\"http://repo.test/debian\"]");
+	assert_int_equal(strv_add(&trusted, "http://repo.test/other"), 0);
+	q.trusted = &trusted;
+	for (size_t i = 0; i < ARRAY_SIZE(spoil); i++) {
+		_cleanup_pkg_set_ struct pkg_set set = { 0 };
+		struct err e = ERR_INIT;
+
+		if (i == 0) {
+			assert_int_equal(pkg_resolve(&q, &set, &e), -EPERM); /* another archive's name is no word for this one */
+			assert_int_equal(strv_add(&trusted, "http://repo.test/debian/"), 0);
+			err_clear(&e);
+		}
+		fixture_command(&w->f, NULL, "sh", "-ec", "cd $0; sh -c \"$1\"", folder, spoil[i]);
+		if (pkg_resolve(&q, &set, &e) < 0)
+			fail_msg("%s: %s", spoil[i], e.message);
+		assert_string_equal(set.items[0].name, "a");
+		assert_int_equal(set.items[0].release_sha256.algorithm, DIGEST_NONE);
+		assert_int_equal(set.releases[0].signers.n, 0);
+		assert_int_equal(set.n_keyrings, 0);
+	}
+	/* The plan's word is not asked for twice, and counts for a source that says nothing. */
+	fixture_write(&w->f, "root/etc/apt/sources.list", "deb http://repo.test/debian stable main\n");
+	{
+		_cleanup_pkg_set_ struct pkg_set set = { 0 };
+		struct err e = ERR_INIT;
+
+		assert_int_equal(pkg_resolve(&q, &set, &e), 0);
+	}
+}
+
+static void an_older_release_is_not_believed_again(void **state)
+{
+	struct world *w = *state;
+	_cleanup_strv_ struct strv in = { 0 };
+	struct pkg_known_release known[] = { { "https://repo.test/debian", "stable", 1747475342 },
+		{ "http://repo.test/debian", "other", NOW }, { "http://elsewhere.test/debian", "stable", NOW } };
+	struct pkg_request q = request_of(w);
+	_cleanup_pkg_set_ struct pkg_set set = { 0 }, older = { 0 };
+	struct err e = ERR_INIT;
+
+	words("a", &in);
+	q.install = &in;
+	q.known_releases = known;
+	q.n_known_releases = ARRAY_SIZE(known);
+	publish(w, "stable", P("a", "1", ""), DEBIAN);
+	if (pkg_resolve(&q, &set, &e) < 0) /* the same one, others' do not matter */
+		fail_msg("%s", e.message);
+	known[0].date++;
+	assert_int_equal(pkg_resolve(&q, &older, &e), -ESTALE);
+	assert_int_equal(e.kind, ERR_KIND_INPUT);
+	assert_non_null(strstr(e.message, "is dated 2025-05-17 09:49 UTC, but the lock has packages by one of 2025-05-17 09:49 UTC"));
 }
 
 static void the_hosts_mirror_is_used(void **state)
@@ -551,6 +672,7 @@ static int setup(void **state)
 	struct world *w = *state;
 
 	buf_init(&w->log, 1 << 20);
+	buf_init(&w->pauses, 4096);
 	w->n_fetched = w->spoil_lists = 0;
 	fixture_command(&w->f, NULL, "sh", "-ec", "rm -rf root/* served host tree; mkdir -p root/etc/apt/trusted.gpg.d served;"
 		"cp archive.asc root/etc/apt/trusted.gpg.d/");
@@ -564,6 +686,7 @@ static int teardown(void **state)
 	struct world *w = *state;
 
 	buf_release(&w->log);
+	buf_release(&w->pauses);
 	return 0;
 }
 
@@ -581,11 +704,14 @@ int main(void)
 		in_a_world(removing_takes_dependents_along),
 		in_a_world(what_cannot_be_is_explained),
 		in_a_world(the_base_is_not_broken),
-		in_a_world(an_update_of_the_mirror_is_survived_once),
+		in_a_world(an_update_of_the_mirror_is_waited_for),
 		in_a_world(lists_are_fetched_by_digest_where_that_is_offered),
 		in_a_world(signatures_are_demanded),
 		in_a_world(dates_are_checked_unless_a_snapshot_is_meant),
 		in_a_world(mirrors_change_only_where_bytes_come_from),
+		in_a_world(where_a_mirror_fails_the_archive_itself_is_asked),
+		in_a_world(a_trusted_archive_needs_the_plans_word),
+		in_a_world(an_older_release_is_not_believed_again),
 		in_a_world(the_hosts_mirror_is_used),
 		in_a_world(a_repository_of_the_plan_brings_its_key),
 		in_a_world(local_debs_win),

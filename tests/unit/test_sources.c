@@ -28,6 +28,8 @@ static void expect(const char *text, bool deb822, const char *expected)
 			assert_int_equal(buf_append_str(&found, " key"), 0);
 		if (!s.items[i].check_valid_until)
 			assert_int_equal(buf_append_str(&found, " undated"), 0);
+		if (s.items[i].trusted)
+			assert_int_equal(buf_append_str(&found, " trusted"), 0);
 		assert_int_equal(buf_append_char(&found, '\n'), 0);
 	}
 	assert_string_equal(buf_str(&found), expected);
@@ -75,6 +77,9 @@ static void reads_deb822_sources(void **state)
 	expect("Types: deb\nURIs: http://x.org\nSuites: s\nComponents: c\nArchitectures: arm64\n", true, "");
 	expect("Types: deb\nURIs: http://x.org\nSuites: s\n#Suites: t\nComponents: c\nCheck-Valid-Until: no\n", true,
 		"http://x.org s c undated\n");
+	expect("Types: deb\nURIs: http://x.org\nSuites: s\nComponents: c\nTrusted: yes\n", true, "http://x.org s c trusted\n");
+	expect("deb [trusted=yes] http://x.org/d s c\ndeb [trusted=no] http://y.org/d s c\n", false,
+		"http://x.org/d s c trusted\nhttp://y.org/d s c\n");
 	expect("Types: deb\nURIs: http://x.org\nSuites: s\nComponents: c\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n"
 	       " .\n abcd\n -----END PGP PUBLIC KEY BLOCK-----\n",
 		true, "http://x.org s c key\n");
@@ -97,7 +102,6 @@ static void an_inline_key_is_unfolded(void **state)
 static void refuses_by_name(void **state)
 {
 	(void)state;
-	expect_refused("deb [trusted=yes] http://x.org/d s c\n", false, -EPERM, "file:1: trusted=yes");
 	expect_refused("\ndeb mirror://mirrors.org/list s c\n", false, -EPERM, "file:2: the source `mirror://mirrors.org/list`");
 	expect_refused("deb mirror+http://mirrors.org/list s c\n", false, -EPERM, "--mirror");
 	expect_refused("deb file:/srv/repo s c\n", false, -EPERM, "file:/srv/repo");
@@ -111,7 +115,6 @@ static void refuses_by_name(void **state)
 	expect_refused("deb http://x.org/d\n", false, -EBADMSG, "a URI and a suite");
 	expect_refused("deb [signed-by=keys/x.gpg] http://x.org/d s c\n", false, -EBADMSG, "absolute");
 	expect_refused("deb [signed-by=DEADBEEF] http://x.org/d s c\n", false, -EBADMSG, "full fingerprints");
-	expect_refused("Types: deb\nURIs: http://x.org\nSuites: s\nComponents: c\nTrusted: yes\n", true, -EPERM, "file:1");
 	expect_refused("URIs: http://x.org\nSuites: s\nComponents: c\n", true, -EBADMSG, "Types");
 	expect_refused("Types: deb\nURIs: http://x.org\nSuites: s\nComponents: c\nEnabled: perhaps\n", true, -EBADMSG, "yes or no");
 }
@@ -124,8 +127,9 @@ static void lenient_reading_leaves_out_what_it_would_refuse(void **state)
 
 	(void)state;
 	assert_int_equal(parse(text, false, &s, &e), 0);
-	assert_int_equal(s.n, 1);
-	assert_string_equal(s.items[0].uri, "http://y.org/d");
+	assert_int_equal(s.n, 2);
+	assert_string_equal(s.items[0].uri, "http://x.org/d");
+	assert_string_equal(s.items[1].uri, "http://y.org/d");
 }
 
 static void reads_a_systems_sources_in_apts_order(void **state)
