@@ -5,7 +5,8 @@
  *   version          MANIFEST_VERSION
  *   key, epoch, arch, name (or null), imgbuild
  *   inputs           the canonical key document: every input with its digest, every setting
- *   base             {sha256, url?, partition, filesystem, distribution}
+ *   base             {sha256, url?, partition, distribution, trust, checksums?}; trust is what stood behind it: "plan", "signature",
+ *                    "checksums", "first-use" or "local"; checksums {url, sha256, signer?} is the publisher's list that had it
  *   kernel           {release, format, sha256}
  *   installed        [{name, version, arch, sha256}]   what the plan brought
  *   removed          [name]                            what it took away

@@ -118,15 +118,28 @@ static json_t *describe_strings(const struct strv *strings)
 	return array;
 }
 
-static json_t *describe_base(const struct outcome *o)
+static json_t *describe_checksums(const struct lock_checksums *checksums)
 {
-	const struct lock_blob *locked = &o->p->lock.arch[o->p->arch].base;
 	char hex[DIGEST_HEX_SIZE];
 
-	return json_pack("{s:s, s:i, s:s, s:s*}", "sha256", digest_hex(&o->root->base_sha256, hex), "partition",
-		(int)o->root->partition, "distribution", o->root->distribution, "url",
-		/* Where it came from is the lock's to tell only when it speaks of these bytes: it may be an older plan's. */
-		digest_equal(&locked->sha256, &o->root->base_sha256) ? locked->url : NULL);
+	return checksums->url ? json_pack("{s:s, s:s, s:s*}", "url", checksums->url, "sha256", digest_hex(&checksums->sha256, hex),
+					 "signer", checksums->signer) :
+				NULL;
+}
+
+static json_t *describe_base(const struct outcome *o)
+{
+	const struct plan_location *location = &o->p->plan->base[o->p->arch].location;
+	const struct lock_blob *locked = &o->p->lock.arch[o->p->arch].base;
+	/* What the lock tells of the base counts only when it speaks of these bytes: it may be an older plan's. */
+	bool is_locked = location->url && digest_equal(&locked->sha256, &o->root->base_sha256);
+	bool is_pinned = location->sha256.algorithm != DIGEST_NONE || location->sha512.algorithm != DIGEST_NONE;
+	char hex[DIGEST_HEX_SIZE];
+
+	return json_pack("{s:s, s:i, s:s, s:s*, s:s, s:o*}", "sha256", digest_hex(&o->root->base_sha256, hex), "partition",
+		(int)o->root->partition, "distribution", o->root->distribution, "url", is_locked ? locked->url : NULL, "trust",
+		is_pinned ? lock_trust_name(LOCK_TRUST_PLAN) : is_locked ? lock_trust_name(locked->trust) : "local", "checksums",
+		is_locked ? describe_checksums(&locked->checksums) : NULL);
 }
 
 static json_t *describe_kernel(const struct kernel *kernel)

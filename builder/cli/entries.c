@@ -186,6 +186,24 @@ static void print_failure(FILE *out, const json_t *failure)
 	(void)fprintf(out, "failed       %s\n", err_sanitize(clean, sizeof(clean), message, strlen(message)));
 }
 
+/* What stood behind the base. An entry of an older imgbuild does not say. */
+static void print_trust(FILE *out, const json_t *base)
+{
+	const json_t *checksums = json_object_get(base, "checksums");
+	const char *trust = manifest_text(base, "trust"), *signer = manifest_text(checksums, "signer");
+	char url[2048];
+
+	if (!trust[0])
+		return;
+	(void)fprintf(out, "  vouched for by %s", strcmp(trust, "plan") == 0 ? "the plan's digest" :
+		strcmp(trust, "local") == 0 ? "nobody: a local file" :
+		strcmp(trust, "first-use") == 0 ? "nobody: first use, pinned by the lock" : "");
+	if (checksums)
+		(void)fprintf(out, "%s", err_sanitize(url, sizeof(url), manifest_text(checksums, "url"),
+			strlen(manifest_text(checksums, "url"))));
+	(void)fprintf(out, "%s%s\n", signer[0] ? ", signed by " : checksums ? ", unsigned" : "", signer);
+}
+
 static int print_entry(const struct store *store, FILE *out, const struct store_item *item, const json_t *manifest, struct err *e)
 {
 	const json_t *base = json_object_get(manifest, "base"), *kernel = json_object_get(manifest, "kernel");
@@ -200,6 +218,7 @@ static int print_entry(const struct store *store, FILE *out, const struct store_
 	(void)fprintf(out, "base         %s (%s), partition %lld of %s\n", manifest_text(base, "distribution"),
 		manifest_text(manifest, "arch"), (long long)json_integer_value(json_object_get(base, "partition")),
 		manifest_text(base, "sha256"));
+	print_trust(out, base);
 	(void)fprintf(out, "kernel       %s (%s) %s\n", manifest_text(kernel, "release"), manifest_text(kernel, "format"),
 		manifest_text(kernel, "sha256"));
 	if (image)

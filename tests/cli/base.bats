@@ -432,3 +432,24 @@ server.serve_forever()' "$www" 3>&-; }
 	expect_stderr 'first use'
 	refute grep -rq hunter2 "$lock" "$BATS_TEST_TMPDIR/stderr" "$IMGBUILD_CACHE"
 }
+
+@test "show says what stood behind the base of an entry" {
+	key=$(printf '%064d' 7)
+	mkdir -p "$IMGBUILD_CACHE/images/$key"
+	while IFS='|' read -r base words; do
+		printf '{"version": 1, "arch": "amd64", "base": %s}' "$base" >"$IMGBUILD_CACHE/images/$key/manifest.json"
+		run_imgbuild show "$key"
+		expect_status 0
+		grep -xF "  vouched for by $words" <<<"$stdout"
+	done <<-'END'
+		{"trust": "plan"}|the plan's digest
+		{"trust": "local"}|nobody: a local file
+		{"trust": "first-use"}|nobody: first use, pinned by the lock
+		{"trust": "checksums", "checksums": {"url": "http://x.org/SUMS"}}|http://x.org/SUMS, unsigned
+		{"trust": "signature", "checksums": {"url": "http://x.org/SUMS", "signer": "ABCD"}}|http://x.org/SUMS, signed by ABCD
+	END
+	printf '{"version": 1, "arch": "amd64", "base": {}}' >"$IMGBUILD_CACHE/images/$key/manifest.json"
+	run_imgbuild show "$key"
+	expect_status 0
+	refute grep -q 'vouched' <<<"$stdout"
+}

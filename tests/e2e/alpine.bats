@@ -105,6 +105,7 @@ setup() {
 @test "the manifest names every input with its digest" {
 	manifest=$entry/manifest.json
 	expect_equal "$(jq -r .base.sha256 "$manifest")" "$(sha256sum <"$plan/base.qcow2" | cut -d' ' -f1)"
+	expect_equal "$(jq -r .base.trust "$manifest")" local
 	expect_equal "$(jq -r .files.kernel.sha256 "$manifest")" "$(sha256sum <"$entry/kernel" | cut -d' ' -f1)"
 	cmp "$plan/bzImage" "$entry/kernel"
 	jq -e '.build.stages | map(.name) | index("extract") and index("pack") and index("boot")' "$manifest"
