@@ -54,7 +54,7 @@ static int digest_locals(struct prepared *p, const struct store *store, struct e
 	for (size_t i = 0; r == 0 && i < p->locals.n; i++)
 		r = digest_local(p->plan, memo, &p->locals.items[i], e);
 	/* A cache that cannot be written to costs time the next time, nothing else. */
-	if (r == 0)
+	if (r == 0 && !p->read_only)
 		(void)!filedigest_memo_save(memo, &ignored);
 	return r;
 }

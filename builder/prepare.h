@@ -15,6 +15,7 @@
 
 struct prepared {
 	enum arch arch;
+	bool read_only; /* set before loading: write nothing at all, not even the memo of local digests */
 	struct plan *plan;
 	char *lock_path; /* relative to the working folder, as the plan's name */
 	struct lock lock;
@@ -22,13 +23,13 @@ struct prepared {
 	struct digest key;		 /* valid when key_error is 0 */
 	json_t *document;		 /* the canonical key document; NULL without a key */
 	int key_error;			 /* 0, or -ENOKEY: the lock does not answer; key_reason says what */
-	char key_reason[512];
+	char key_reason[ERR_MESSAGE_MAX_BYTES];
 };
 
 /* Load the plan at `path` and compute its key as far as the lock answers.
  * store          where digests of local files are remembered; NULL: nowhere
  * progress       gets the plan's notices (-> NOTE); NULL is fine
- * ret            zeroed; released by the caller in every case
+ * ret            zeroed, but for read_only; released by the caller in every case
  * ret_faults     zeroed; released by the caller: with -EINVAL it may hold more faults than the one in *e
  * Returns 0, also when key_error is -ENOKEY; -EINVAL the plan is wrong; another -errno (kind usage or input). */
 int prepared_load(const char *path, enum arch arch, bool allow_outside, const struct store *store,

@@ -14,20 +14,6 @@
 
 enum { REPOSITORY_KEY_MAX_BYTES = 1 << 20 };
 
-char *resolve_describe(unsigned sections, char buf[static 64])
-{
-	static const char *const names[] = { "base", "kernel", "packages", "sources" };
-
-	buf[0] = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (sections & 1u << i) {
-			size_t used = strlen(buf);
-
-			(void)snprintf(buf + used, 64 - used, "%s%s", used ? ", " : "", names[i]);
-		}
-	return buf;
-}
-
 /* Write the lock, or warn: a plan in a folder that cannot be written to still builds, and says why it is slow the next time. */
 static int write_lock(const struct build_env *env, struct prepared *p, struct err *e)
 {
@@ -408,15 +394,14 @@ static int resolve_from_root(const struct build_env *env, struct prepared *p, un
 static int resolve_unanswered(const struct build_env *env, struct prepared *p, struct err *e)
 {
 	unsigned sections;
-	char names[64];
 	int r = lock_missing(p->plan, &p->lock, p->arch, &p->locals, &sections, e);
 
 	if (r < 0)
 		return r;
 	if (sections && env->locked)
 		return err_set_kind(e, ERR_KIND_USAGE, -ENOKEY,
-			"`%s` does not answer the plan (%s: %s), and --locked forbids to change it; run `imgbuild lock %s`",
-			p->lock_path, resolve_describe(sections, names), p->key_reason, p->plan->file);
+			"`%s` must answer, since --locked forbids to change it, but %s; run `imgbuild lock %s`", p->lock_path, p->key_reason,
+			p->plan->file);
 	if (sections & LOCK_SECTION_BASE) {
 		r = base_resolve(env, p, e);
 		if (r == 0)

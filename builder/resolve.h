@@ -12,7 +12,4 @@
 /* Resolve what the lock in *p does not answer, write it, and compute the key. On success p->key_error is 0. */
 int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e) _must_check_;
 
-/* Describe the sections of a set of enum lock_section ("base, packages"). Returns buf. */
-char *resolve_describe(unsigned sections, char buf[static 64]);
-
 #endif

@@ -464,13 +464,21 @@ int key_draft(const struct plan *p, const struct lock *l, enum arch arch, const 
 	return r;
 }
 
-/* What is asked for in a section, in words. */
-static const char *asked_for(const char *slot)
+/* Say what the lock does not answer. */
+static int fail_not_answered(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	struct err *e)
 {
-	return strcmp(slot, "base") == 0     ? "which base image it is" :
-	       strcmp(slot, "kernel") == 0   ? "which kernel it is" :
-	       strcmp(slot, "packages") == 0 ? "which packages they are" :
-					       slot;
+	_cleanup_buf_ struct buf text = BUF_INIT(ERR_MESSAGE_MAX_BYTES);
+	_cleanup_strv_ struct strv reasons = { 0 };
+	int r = lock_explain(p, l, arch, locals, &reasons, e);
+
+	if (r < 0)
+		return r;
+	/* As many as there is room for. */
+	for (size_t i = 0; r == 0 && i < reasons.n; i++)
+		r = buf_appendf(&text, "%s%s", i > 0 ? "; " : "", reasons.items[i]);
+	return err_set(e, -ENOKEY, "the lock does not answer what the plan `%s` asks for %s: %s", p->file, arch_name(arch),
+		buf_str(&text));
 }
 
 int key_compute(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
@@ -484,8 +492,7 @@ int key_compute(const struct plan *p, const struct lock *l, enum arch arch, cons
 	if (r < 0)
 		return r;
 	if (gaps.n > 0)
-		return err_set(e, -ENOKEY, "the lock does not answer what the plan `%s` asks for %s: %s", p->file,
-			arch_name(arch), asked_for(gaps.items[0].slot));
+		return fail_not_answered(p, l, arch, locals, e);
 	(void)snprintf(epoch, sizeof(epoch), "imgbuild-epoch %d\n", IMGBUILD_EPOCH);
 	r = canonical_digest(epoch, document, ret_key, e);
 	if (r == 0 && ret_document)

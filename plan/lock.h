@@ -169,6 +169,12 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 int lock_check_packages(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	struct err *e) _must_check_;
 
+/* Append a line for everything that the plan asks and the lock does not answer: "packages: the plan asks for "fuse3", which the lock
+ * does not answer", "base: …", "kernel: …", "files:/etc/x: …". URLs in it are redacted. Nothing is appended when lock_missing() finds
+ * nothing missing. */
+int lock_explain(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
+	struct strv *ret, struct err *e) _must_check_;
+
 /* Does the plan ask for anything of the package manager on this architecture? Without, the packages section is not
  * needed and reads as "nothing". */
 bool lock_needs_packages(const struct plan *p, enum arch arch);

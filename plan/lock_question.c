@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-enum { REASON_MAX_NAMES = 12, REASON_MAX_BYTES = 4096 };
-
 /* Copy a URL without its user info: a password that changes is no other question. */
 static char *without_user(const char *url)
 {
@@ -265,53 +263,6 @@ int lock_question_packages(const struct plan *p, const struct lock *l, enum arch
 		return err_set(e, -ENOMEM, "out of memory");
 	r = ask_sources(p, l, arch, locals, question, e);
 	return r < 0 ? r : digest_question("packages", take_ptr(question), ret, e);
-}
-
-/* Append those of `names` that `others` (sorted, too) does not have, in quotes. */
-static void append_missing(struct buf *text, const struct strv *names, const struct strv *others)
-{
-	size_t k = 0, shown = 0, more = 0;
-
-	for (size_t i = 0; i < names->n; i++) {
-		while (k < others->n && strcmp(others->items[k], names->items[i]) < 0)
-			k++;
-		if (k < others->n && strcmp(others->items[k], names->items[i]) == 0)
-			continue;
-		if (shown == REASON_MAX_NAMES)
-			more++;
-		else if (buf_appendf(text, "%s\"%s\"", shown > 0 ? ", " : "", names->items[i]) == 0)
-			shown++;
-	}
-	if (more > 0)
-		(void)!buf_appendf(text, " and %zu more", more);
-}
-
-int lock_check_packages(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
-	struct err *e)
-{
-	const struct lock_packages *answer = &l->arch[arch].packages;
-	_cleanup_buf_ struct buf added = BUF_INIT(REASON_MAX_BYTES), dropped = BUF_INIT(REASON_MAX_BYTES);
-	_cleanup_strv_ struct strv asked = { 0 };
-	struct digest question;
-	bool same;
-	int r = lock_question_packages(p, l, arch, locals, &question, e);
-
-	if (r < 0)
-		return r;
-	if (answer->question.algorithm == DIGEST_NONE)
-		return err_set(e, -ENOKEY, "the lock has no packages");
-	if (plan_packages(p, arch, &asked) < 0)
-		return err_set(e, -ENOMEM, "out of memory");
-	append_missing(&added, &asked, &answer->asked);
-	append_missing(&dropped, &answer->asked, &asked);
-	same = digest_equal(&question, &answer->question);
-	if (same && added.len == 0 && dropped.len == 0)
-		return 0;
-	return err_set(e, -ENOKEY, "%s%s%s%s%s%s%s%s", added.len ? "the plan asks for " : "", buf_str(&added),
-		added.len ? ", which the lock does not answer" : "", added.len && dropped.len ? "; " : "",
-		dropped.len ? "it no longer asks for " : "", buf_str(&dropped), !same && (added.len || dropped.len) ? "; " : "",
-		same ? "" : "what packages are chosen from has changed: the base image, or in [apt] the removals, recommends, the "
-			    "snapshot, repositories, what is trusted or local .debs");
 }
 
 const struct plan_location *lock_slot_location(const struct plan *p, const char *slot)

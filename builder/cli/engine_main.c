@@ -102,8 +102,8 @@ static int verb_build(struct session *s, struct err *e)
 	return r;
 }
 
-/* One architecture of `lock`: say whether the lock answers, or make it answer. *stale is set when it does not. */
-static int lock_one(struct session *s, enum arch arch, bool *stale, struct plan_faults *faults, struct err *e)
+/* One architecture of `lock`: make it answer. */
+static int lock_one(struct session *s, enum arch arch, struct plan_faults *faults, struct err *e)
 {
 	_cleanup_prepared_ struct prepared p = { 0 };
 	char hex[DIGEST_HEX_SIZE];
@@ -112,20 +112,15 @@ static int lock_one(struct session *s, enum arch arch, bool *stale, struct plan_
 
 	if (r < 0)
 		return r;
-	if (s->o->check && p.key_error) {
-		*stale = true;
-		progress_warning(s->env.progress, "%s: %s", arch_name(arch), p.key_reason);
-		return 0;
-	}
 	r = p.key_error ? resolve_lock(&s->env, &p, e) : 0;
-	if (r == 0 && !s->o->check)
+	if (r == 0)
 		progress_note(s->env.progress, "%s: %s", arch_name(arch), digest_hex(&p.key, hex));
 	return r;
 }
 
 static int verb_lock(struct session *s, struct err *e)
 {
-	bool stale = false, any = false;
+	bool any = false;
 
 	for (unsigned a = 0; a < ARCH_COUNT; a++) {
 		_cleanup_plan_faults_ struct plan_faults faults = { 0 };
@@ -141,7 +136,7 @@ static int verb_lock(struct session *s, struct err *e)
 			continue;
 		plan_faults_release(&faults);
 		any = true;
-		r = lock_one(s, (enum arch)a, &stale, &faults, e);
+		r = lock_one(s, (enum arch)a, &faults, e);
 		if (r < 0)
 			return report_failure(s->terminal, &faults, e);
 	}
@@ -150,7 +145,7 @@ static int verb_lock(struct session *s, struct err *e)
 			s->o->args.items[0]);
 		return report_failure(s->terminal, NULL, e);
 	}
-	return stale ? ERR_KIND_USAGE : 0;
+	return 0;
 }
 
 static int verb_clone(struct session *s, struct err *e)

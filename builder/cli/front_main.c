@@ -1,5 +1,6 @@
-/* imgbuild: the front. It answers a hit, `key`, `ls`, `show` and `help` itself, linked to libcrypto and jansson only, since loading
+/* imgbuild: the front. It answers a hit, `key`, `lock --check`, `ls`, `show` and `help` itself, linked to libcrypto and jansson only, since loading
  * what the engine needs costs more than a whole hit may. For everything else it becomes the engine. */
+#include "builder/cli/check.h"
 #include "builder/cli/entries.h"
 #include "builder/cli/report.h"
 #include "builder/prepare.h"
@@ -136,6 +137,10 @@ static int answer(const struct options *o, struct terminal *t)
 	case VERB_LS:
 	case VERB_SHOW:
 		break;
+	case VERB_LOCK:
+		if (!o->check)
+			return TO_ENGINE;
+		break;
 	default:
 		return TO_ENGINE;
 	}
@@ -143,6 +148,8 @@ static int answer(const struct options *o, struct terminal *t)
 		(void)err_default_kind(&e, ERR_KIND_HOST);
 		return report_failure(t, NULL, &e);
 	}
+	if (o->verb == VERB_LOCK)
+		return check_lock(o, &store, t);
 	return o->verb == VERB_BUILD || o->verb == VERB_KEY ? from_plan(o, &store, t) : read_entries(o, &store, t);
 }
 

@@ -1,7 +1,8 @@
-/* Writes a lock of made answers beside a plan: lock-filled PLAN ARCH PACKAGES
+/* Writes a lock of made answers beside a plan: lock-filled PLAN ARCH PACKAGES [NAME…]
  *
  * For what must be measured or compared with a lock of a certain size, and for plans that ask of an archive what no
- * archive here has. Every section that the plan asks for is answered, the packages by PACKAGES names that look like Debian's. */
+ * archive here has. Every section that the plan asks for is answered, the packages by PACKAGES names that look like Debian's, and
+ * by the NAMEs, each of which is always the same package. */
 #include "builder/prepare.h"
 #include "lib/io.h"
 
@@ -56,8 +57,9 @@ static int answer_slots(struct prepared *p, const struct lock_blob *blob, struct
 	return r;
 }
 
-static int fill(struct prepared *p, unsigned n, struct err *e)
+static int fill(struct prepared *p, unsigned numbered, char **names, unsigned n_names, struct err *e)
 {
+	unsigned n = numbered + n_names;
 	static char url[] = "https://example.org/file", uri[] = "https://example.org/debian", suite[] = "bookworm";
 	_cleanup_free_ struct lock_package *packages = calloc(n + 1, sizeof(*packages));
 	struct lock_blob blob = { .url = url, .size_bytes = 1, .sha256 = digest_of("blob", 0), .trust = LOCK_TRUST_FIRST_USE };
@@ -68,15 +70,16 @@ static int fill(struct prepared *p, unsigned n, struct err *e)
 
 	for (unsigned i = 0; i < n; i++)
 		packages[i] = (struct lock_package){
-			.name = text("libpackage-of-debian%u", i),
-			.version = text("1:2.%u-3+deb12u1", i),
+			.name = i < numbered ? text("libpackage-of-debian%u", i) : strdup(names[i - numbered]),
+			.version = text("1:2.%u-3+deb12u1", i < numbered ? i : 0),
 			.arch = p->arch == ARCH_AMD64 ? text("amd64", i) : text("arm64", i),
-			.size_bytes = 100000 + i,
-			.sha256 = digest_of("package", i),
-			.file = text("pool/main/libp/libpackage-of-debian/libpackage-of-debian%u_2-3+deb12u1.deb", i),
+			.size_bytes = 100000 + (i < numbered ? i : 0),
+			.sha256 = i < numbered ? digest_of("package", i) : digest_of(names[i - numbered], 0),
+			.file = text("pool/main/libp/libpackage-of-debian/libpackage-of-debian%u_2-3+deb12u1.deb", i < numbered ? i : 0),
 			.uri = uri,
 			.suite = suite,
-			.release = digest_of("release", i % 3),
+			.release = digest_of("release", i < numbered ? i % 3 : 0),
+			.release_date = 1795162605,
 		};
 	kernel.packages = packages;
 	kernel.n_packages = n > 0 ? 1 : 0;
@@ -108,13 +111,13 @@ int main(int argc, char **argv)
 	struct err e = ERR_INIT;
 	int r;
 
-	if (argc != 4) {
-		(void)fprintf(stderr, "usage: lock-filled PLAN amd64|arm64 PACKAGES\n");
+	if (argc < 4) {
+		(void)fprintf(stderr, "usage: lock-filled PLAN amd64|arm64 PACKAGES [NAME…]\n");
 		return 2;
 	}
 	r = prepared_load(argv[1], strcmp(argv[2], "arm64") == 0 ? ARCH_ARM64 : ARCH_AMD64, false, NULL, NULL, &p, &faults, &e);
 	if (r == 0)
-		r = fill(&p, (unsigned)strtoul(argv[3], NULL, 10), &e);
+		r = fill(&p, (unsigned)strtoul(argv[3], NULL, 10), argv + 4, (unsigned)(argc - 4), &e);
 	if (r < 0)
 		(void)fprintf(stderr, "lock-filled: %s\n", e.message);
 	return r < 0;

@@ -178,9 +178,9 @@ static void what_is_missing_is_named(void **state)
 	static const struct {
 		const char *text, *said;
 	} cases[] = {
-		{ "[base.amd64]\nurl = \"https://example.org/b\"\n", "which base image it is" },
-		{ "[base.amd64]\nurl = \"a.img\"\n", "which kernel it is" },
-		{ LOCALS "[packages]\na = [\"podman\"]\n", "which packages they are" },
+		{ "[base.amd64]\nurl = \"https://example.org/b\"\n", "base: the lock has no answer" },
+		{ "[base.amd64]\nurl = \"a.img\"\n", "kernel: the lock has no answer" },
+		{ LOCALS "[packages]\na = [\"podman\"]\n", "packages: the plan asks for \"podman\", which the lock does not answer" },
 		{ LOCALS "[files.\"/a\"]\nurl = \"https://example.org/f\"\n", "files:/a" },
 	};
 
