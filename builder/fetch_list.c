@@ -71,7 +71,9 @@ static int read_host_mirrors(struct fetch_list *list, enum arch arch, struct err
 
 	if (root_fd < 0)
 		return err_set_errno(e, -errno, "cannot open `/`");
+	strv_release(&list->host_mirrors);
 	list->has_host_mirrors = true;
+	list->host_mirrors_arch = arch;
 	return pkg_host_mirrors(&host, arch, &list->host_mirrors, e);
 }
 
@@ -92,7 +94,7 @@ int fetch_list_add_packages(struct fetch_list *list, const struct build_env *env
 {
 	int r = 0;
 
-	if (n > 0 && env->host_mirror && !list->has_host_mirrors)
+	if (n > 0 && env->host_mirror && (!list->has_host_mirrors || list->host_mirrors_arch != p->arch))
 		r = read_host_mirrors(list, p->arch, e);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = add_package(list, env, p, &packages[i], e);

@@ -18,8 +18,9 @@ struct fetch_item {
 struct fetch_list {
 	struct fetch_item *items;
 	size_t n, capacity;
-	struct strv host_mirrors; /* --mirror host, read when the first package is added */
+	struct strv host_mirrors; /* --mirror host, read when the first package of an architecture is added */
 	bool has_host_mirrors;
+	enum arch host_mirrors_arch;
 };
 
 /* Add a file that is no package. Its candidates are those of builder/candidates.h. */

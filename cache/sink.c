@@ -163,8 +163,13 @@ int sink_take_file(struct sink *s, const char *path, int cancel_fd, struct blob_
 	}
 	if (!S_ISREG(st.st_mode))
 		return err_set_kind(e, ERR_KIND_INPUT, -EINVAL, "it is not a regular file");
-	if (!s->request->into)
+	if (!s->request->into) {
+		/* What another candidate brought is not part of this file; it may still serve the next one. */
+		blob_writer_free(s->writer);
+		s->writer = NULL;
+		s->is_open = false;
 		return publish_blob_from_fd(s->publisher, fd, &expected, cancel_fd, ret, e);
+	}
 	if (st.st_size < 0 || (uint64_t)st.st_size > s->max_bytes)
 		return too_large(s, e);
 	s->is_open = true;

@@ -4,6 +4,7 @@
 #include "builder/cli/disks.h"
 #include "builder/cli/report.h"
 #include "builder/resolve.h"
+#include "builder/vendor.h"
 #include "lib/version.h"
 
 #include <jansson.h>
@@ -148,6 +149,62 @@ static int verb_lock(struct session *s, struct err *e)
 	return 0;
 }
 
+static int vendor_one(struct session *s, enum arch arch, struct vendor *v, struct plan_faults *faults, struct err *e)
+{
+	_cleanup_prepared_ struct prepared p = { 0 };
+	int r = prepared_load(s->o->args.items[0], arch, s->o->allow_outside, publisher_store(s->publisher), s->env.progress, &p,
+		faults, e);
+
+	if (r == 0 && p.key_error)
+		r = resolve_lock(&s->env, &p, e);
+	return r < 0 ? r : vendor_add(v, &s->env, &p, e);
+}
+
+static int verb_vendor(struct session *s, struct err *e)
+{
+	const char *plan_path = s->o->args.items[0], *dir = s->o->output;
+	_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+	_cleanup_vendor_ struct vendor v = { .files = NULL };
+	_cleanup_plan_ struct plan *plan = NULL;
+	struct vendored done = { .n_files = 0 };
+	int r = 0;
+
+	if (!dir)
+		r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "where to? imgbuild vendor %s -o DIR", plan_path);
+	if (r == 0)
+		r = plan_load(AT_FDCWD, plan_path, s->o->allow_outside, &plan, &faults, e);
+	if (r == 0 && s->o->arch_given)
+		r = plan_require_arch(plan, s->o->arch, e);
+	for (unsigned a = 0; r == 0 && a < ARCH_COUNT; a++) {
+		struct err none = ERR_INIT;
+
+		if (s->o->arch_given ? a != s->o->arch : plan_require_arch(plan, (enum arch)a, &none) < 0)
+			continue;
+		plan_faults_release(&faults);
+		r = vendor_one(s, (enum arch)a, &v, &faults, e);
+	}
+	if (r == 0)
+		r = vendor_fetch(&v, &s->env, e);
+	if (r == 0)
+		r = vendor_write(&v, &s->env, dir, &done, e);
+	if (r < 0) {
+		(void)err_default_kind(e, ERR_KIND_INPUT);
+		return report_failure(s->terminal, &faults, e);
+	}
+	terminal_clear(s->terminal);
+	if (s->o->json) {
+		json_t *object = json_pack("{s:s, s:I, s:I, s:I, s:I}", "dir", dir, "files", (json_int_t)done.n_files, "bytes",
+			(json_int_t)done.size_bytes, "added", (json_int_t)done.n_added, "replaced", (json_int_t)done.n_replaced);
+
+		(void)json_dumpf(object, stdout, JSON_COMPACT);
+		(void)fputc('\n', stdout);
+		json_decref(object);
+	} else {
+		(void)puts(dir);
+	}
+	return report_flush(s->terminal);
+}
+
 static int verb_clone(struct session *s, struct err *e)
 {
 	_cleanup_store_item_ struct store_item item = { 0 };
@@ -209,7 +266,7 @@ static int run_verb(const struct options *o, struct terminal *t)
 		r = session_open(&s, cancel_fd, &e);
 	if (r < 0)
 		return report_failure(t, NULL, &e);
-	r = o->verb == VERB_LOCK ? verb_lock(&s, &e) : verb_build(&s, &e);
+	r = o->verb == VERB_LOCK ? verb_lock(&s, &e) : o->verb == VERB_VENDOR ? verb_vendor(&s, &e) : verb_build(&s, &e);
 	if (r != 0)
 		report_missing(t, o, &s.missing, &e);
 	return cancel_signal() && r != 0 ? 128 + cancel_signal() : r;

@@ -5,7 +5,7 @@
 
 #define BIT(v) (1u << (v))
 #define ALL_VERBS (BIT(VERB_COUNT) - 1)
-#define BUILDING (BIT(VERB_BUILD) | BIT(VERB_LOCK))
+#define BUILDING (BIT(VERB_BUILD) | BIT(VERB_LOCK) | BIT(VERB_VENDOR))
 #define READS_PLAN (BUILDING | BIT(VERB_KEY))
 
 static const struct {
@@ -42,6 +42,15 @@ static const struct {
 		"filesystem can, else a sparse copy; a qcow2 overlay where OUT ends in .qcow2 or\n"
 		"--as qcow2 asks for it. KEY may be a unique prefix. OUT must not exist.\n",
 		2, 2 },
+	[VERB_VENDOR] = { "vendor", "PLAN", "gather all files that the lock names in a folder, for builds without network",
+		"Put every file that the lock of PLAN names (bases, kernels, packages, files by\n"
+		"URL), for all its architectures, into DIR (-o), under sha256/DIGEST, downloading\n"
+		"what the cache lacks; with SHA256SUMS and index.tsv, which says what each is. DIR\n"
+		"may serve several plans: what it has is kept. `imgbuild build PLAN --offline\n"
+		"--locked --blobs DIR` then builds from it, and so does --blobs URL where a web\n"
+		"server has it. A lock that does not answer is written first, as by `build`.\n"
+		"Local files of the plan are not gathered: they are in its checkout.\n",
+		1, 1 },
 	[VERB_LS] = { "ls", "", "list the entries of the cache",
 		"List the finished images and the failed builds of the cache.\n", 0, 0 },
 	[VERB_SHOW] = { "show", "KEY", "show an entry: what went in, what came out, how to boot it",
@@ -82,7 +91,7 @@ static const struct {
 	[OPT_ARCH] = { "arch", 0, "ARCH", "amd64 or arm64 (default: this machine's)",
 		READS_PLAN | BIT(VERB_INSPECT) | BIT(VERB_EXTRACT) },
 	[OPT_CACHE] = { "cache", 0, "DIR", "the cache (default: $IMGBUILD_CACHE, else ~/.cache/imgbuild)", ALL_VERBS },
-	[OPT_OUTPUT] = { "output", 'o', "OUT", "the file to write", BIT(VERB_EXTRACT) },
+	[OPT_OUTPUT] = { "output", 'o', "OUT", "the file to write; the folder that vendor fills", BIT(VERB_EXTRACT) | BIT(VERB_VENDOR) },
 	[OPT_ACCEL] = { "accel", 0, "auto|kvm|tcg", "how QEMU runs the guest (default: auto)", BIT(VERB_BUILD) },
 	[OPT_AS] = { "as", 0, "auto|reflink|copy|qcow2", "what kind of copy to make (default: auto)",
 		BIT(VERB_CLONE) },
@@ -94,7 +103,7 @@ static const struct {
 	[OPT_OFFLINE] = { "offline", 0, NULL, "use no network, only the cache and local folders; name all that is missing",
 		BUILDING },
 	[OPT_LOCKED] = { "locked", 0, NULL, "never change the lock; fail when it does not answer",
-		BIT(VERB_BUILD) | BIT(VERB_KEY) },
+		BIT(VERB_BUILD) | BIT(VERB_KEY) | BIT(VERB_VENDOR) },
 	[OPT_CHECK] = { "check", 0, NULL, "only say whether the lock is current (exit 2 when not)", BIT(VERB_LOCK) },
 	[OPT_ALLOW_OUTSIDE] = { "allow-outside", 0, NULL, "let the plan name files outside its own folder",
 		READS_PLAN },

@@ -3,7 +3,7 @@
 
 load ../helper
 
-verbs() { "$IMGBUILD" --help | sed -nE 's/^  (imgbuild )?(\[?[a-z]+\]?) .*/\2/p' | tr -d '[]' | grep -xE 'build|lock|key|why|inspect|extract|clone|ls|show|verify|gc|pin|unpin|export|import|shell|help' | sort -u; }
+verbs() { "$IMGBUILD" --help | sed -nE 's/^  (imgbuild )?(\[?[a-z]+\]?) .*/\2/p' | tr -d '[]' | grep -xE 'build|lock|key|why|inspect|extract|clone|ls|show|verify|gc|pin|unpin|export|import|shell|vendor|help' | sort -u; }
 options() { "$IMGBUILD" --help | grep -oE '(^|[ ,])--[a-z][a-z-]+' | tr -d ' ,' | sort -u; }
 
 @test "--help goes to stdout and ends with 0" {

@@ -683,11 +683,27 @@ static void test_candidates(void **state)
 			    *half = url_of(servers.python_port, "/short/c"), *good = url_of(servers.python_port, "/good/c"),
 			    *nobody = url_of(free_port(), "/x");
 	const char *urls[] = { absent, "/no/such/file", wrong, nobody, half, good };
+	char right[512];
+	const char *then_local[] = { NULL, right };
 	struct fetch_request q = { .label = "the thing", .urls = urls, .n_urls = 6, .sha256 = data_sha256 };
 	_cleanup_answer_ struct answer a = ask(&q, NULL), missing = { .r = 0 }, refused = { .r = 0 };
 
 	(void)state;
 	assert_got(&a, &data_sha256);
+	/* A file of this machine after wrong bytes, and after half of the right ones, that came over the network. */
+	assert_int_equal(write_in_workdir("right", data, DATA_BYTES), 0);
+	in_workdir(right, sizeof(right), "right");
+	for (size_t i = 2; i < 5; i += 2) {
+		_cleanup_answer_ struct answer local = { .r = 0 };
+
+		assert_int_equal(setup_cache(NULL), 0);
+		q.urls = then_local;
+		q.n_urls = 2;
+		then_local[0] = urls[i];
+		local = ask(&q, NULL);
+		assert_got(&local, &data_sha256);
+	}
+	q.urls = urls;
 	assert_int_equal(setup_cache(NULL), 0);
 	q.n_urls = 2;
 	q.optional = true;
