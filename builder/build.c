@@ -1,4 +1,5 @@
 #include "builder/build.h"
+#include "builder/companions.h"
 #include "builder/fetch_list.h"
 #include "builder/outcome.h"
 #include "builder/resolve.h"
@@ -61,18 +62,6 @@ static int create_in(const struct temp_folder *folder, const char *name, int fla
 		return err_set_errno(e, -errno, "cannot create `%s/%s`", folder->path, name);
 	*ret_fd = fd;
 	return 0;
-}
-
-static int write_in(const struct temp_folder *folder, const char *name, const void *bytes, size_t len, struct err *e)
-{
-	_cleanup_close_ int fd = -1;
-	int r = create_in(folder, name, O_WRONLY, &fd, e);
-
-	if (r == 0)
-		r = write_full(fd, bytes, len);
-	if (r == 0 && close(take_fd(&fd)) < 0)
-		r = -errno;
-	return r < 0 && e->code == 0 ? err_set_errno(e, r, "cannot write `%s/%s`", folder->path, name) : r;
 }
 
 /* Copy a file into the folder under a name: a reflink where the filesystem can. */
@@ -201,6 +190,8 @@ static int gather(struct building *b, struct err *e)
 	if (r == 0)
 		r = write_entry_initrd(b, e);
 	if (r == 0)
+		r = companions_write_texts(b->folder.fd, p, e);
+	if (r == 0)
 		r = confirm_inputs(b, e);
 	if (r < 0)
 		return r;
@@ -266,19 +257,6 @@ static int boot_guest(struct building *b, struct err *e)
 	return vm_run(&config, &hooks, &b->vm, e);
 }
 
-/* What an entry keeps of the plan. */
-static int write_companions(struct building *b, struct err *e)
-{
-	_cleanup_buf_ struct buf lock = BUF_INIT(64 << 20);
-	int r = write_in(&b->folder, "plan.toml", b->p->plan->text, b->p->plan->text_len, e);
-
-	if (r == 0)
-		r = lock_format(&b->p->lock, &lock, e);
-	if (r == 0)
-		r = write_in(&b->folder, "plan.lock", buf_str(&lock), lock.len, e);
-	return r;
-}
-
 static struct outcome outcome_of(const struct building *b, const struct err *failure)
 {
 	return (struct outcome){ .p = b->p,
@@ -307,7 +285,7 @@ static int publish_image(struct building *b, char **ret_path, struct err *e)
 	progress_begin(progress, "check", "the image");
 	r = outcome_check_image(b->disk_fd, b->p, &b->debs, &b->installed, &b->notes, e);
 	if (r == 0)
-		r = write_companions(b, e);
+		r = companions_write_plan(b->folder.fd, b->p, e);
 	if (r == 0)
 		r = outcome_write_manifest(&outcome, b->folder.fd, &manifest, &len, e);
 	if (r == 0)
@@ -334,7 +312,7 @@ static void publish_failure(struct building *b, const struct err *failure, char 
 
 	(void)!events_finish(b->events, &e);
 	err_clear(&e);
-	(void)!write_companions(b, &e);
+	(void)!companions_write_plan(b->folder.fd, b->p, &e);
 	err_clear(&e);
 	if (outcome_write_manifest(&outcome, b->folder.fd, &manifest, &len, &e) < 0 ||
 		publish_failed(&b->folder, &b->p->key, manifest, len, ret_path, &e) < 0)

@@ -14,7 +14,7 @@
  *   fstab_dropped    [line]
  *   notes            [text]                            what the guest remarked
  *   image            {file, size_bytes, stored_bytes, chunk_bytes, chunks: [SHA-256 of each chunk]}
- *   files            {name: {size_bytes, sha256}}      of kernel and initrd
+ *   files            {name: {size_bytes, sha256}}      of kernel, initrd and what is kept of the plan (builder/companions)
  *   boot             {cmdline, memory_mib}
  *   build            {accelerator, channel, boot_ms, total_ms, steps: [{name, ms}], stages: [{name, ms}]}
  *

@@ -1,4 +1,5 @@
 #include "builder/outcome.h"
+#include "builder/companions.h"
 #include "builder/ext4/check.h"
 #include "lib/version.h"
 #include "plan/epoch.h"
@@ -173,32 +174,51 @@ static json_t *describe_failure(const struct outcome *o)
 		o->vm->exit_status, "signal", o->vm->signal);
 }
 
-/* Size and digest of each file that is booted. */
+/* Add size and digest of a file, if it is there. */
+static int describe_file(int dirfd, const char *name, json_t *files, struct err *e)
+{
+	_cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char hex[DIGEST_HEX_SIZE];
+	struct digest digest;
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return 0;
+	r = fstat(fd, &st) < 0 ? err_set_errno(e, -errno, "cannot stat `%s`", name) :
+				  digest_fd(DIGEST_SHA256, fd, UINT64_MAX, &digest, e);
+	if (r == 0)
+		(void)json_object_set_new(files, name,
+			json_pack("{s:I, s:s}", "size_bytes", (json_int_t)st.st_size, "sha256", digest_hex(&digest, hex)));
+	return r;
+}
+
+/* Size and digest of each file that is booted, and of what is kept of the plan. */
 static int describe_files(int dirfd, json_t **ret, struct err *e)
 {
-	static const char *const names[] = { "kernel", "initrd" };
+	static const char *const names[] = { "kernel", "initrd", COMPANION_PLAN, COMPANION_LOCK, COMPANION_KEY, COMPANION_SETUP };
+	int texts_fd = openat(dirfd, COMPANION_TEXTS, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_closedir_ DIR *texts = texts_fd < 0 ? NULL : fdopendir(texts_fd);
 	json_t *object = json_object();
+	struct dirent *entry;
+	int r = 0;
 
-	for (size_t i = 0; object && i < ARRAY_SIZE(names); i++) {
-		_cleanup_close_ int fd = openat(dirfd, names[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		char hex[DIGEST_HEX_SIZE];
-		struct digest digest;
-		struct stat st;
-		int r;
+	if (!texts)
+		close_fdp(&texts_fd);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++)
+		r = describe_file(dirfd, names[i], object, e);
+	while (r == 0 && texts && (entry = readdir(texts))) {
+		char name[sizeof(COMPANION_TEXTS "/") + sizeof(entry->d_name)];
 
-		if (fd < 0)
-			continue;
-		r = fstat(fd, &st) < 0 ? err_set_errno(e, -errno, "cannot stat `%s`", names[i]) :
-					  digest_fd(DIGEST_SHA256, fd, UINT64_MAX, &digest, e);
-		if (r < 0) {
-			json_decref(object);
-			return r;
-		}
-		(void)json_object_set_new(object, names[i],
-			json_pack("{s:I, s:s}", "size_bytes", (json_int_t)st.st_size, "sha256", digest_hex(&digest, hex)));
+		(void)snprintf(name, sizeof(name), COMPANION_TEXTS "/%s", entry->d_name);
+		if (entry->d_name[0] != '.')
+			r = describe_file(dirfd, name, object, e);
 	}
-	*ret = object;
-	return 0;
+	if (r < 0)
+		json_decref(object);
+	else
+		*ret = object;
+	return r;
 }
 
 static int describe_image(int fd, json_t **ret, struct err *e)

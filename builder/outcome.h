@@ -33,7 +33,7 @@ struct outcome {
 int outcome_check_image(int image_fd, const struct prepared *p, const struct debs *debs, struct installed *installed,
 	struct strv *notes, struct err *e) _must_check_;
 
-/* Make the manifest's text. files_dirfd: the entry's folder, whose kernel and initrd are digested when they are there. */
+/* Make the manifest's text. files_dirfd: the entry's folder, whose files but the image are digested as far as they are there. */
 int outcome_write_manifest(const struct outcome *o, int files_dirfd, char **ret_text, size_t *ret_len, struct err *e)
 	_must_check_;
 

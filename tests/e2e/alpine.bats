@@ -59,6 +59,18 @@ setup() {
 	expect_entry "$entry"
 }
 
+@test "the entry keeps what went in: the bytes that its key is the digest of, the script, small texts" {
+	expect_equal "$(sha256sum <"$entry/key.txt" | cut -d' ' -f1)" "$(basename "$entry")"
+	expect_equal "$(sed 1d "$entry/key.txt")" "$("$IMGBUILD" key --json "$plan/plan.toml")"
+	grep -q 'cat /imgbuild/inputs/words' "$entry/setup"
+	expect_equal "$(sha256sum <"$entry/setup" | cut -d' ' -f1)" "$(jq -r .inputs.setup "$entry/manifest.json")"
+	# what only the setup script sees is not kept
+	[ ! -e "$entry/texts" ]
+	for file in kernel plan.toml plan.lock key.txt setup; do
+		expect_equal "$(jq -r --arg f "$file" '.files[$f].sha256' "$entry/manifest.json")" "$(sha256sum <"$entry/$file" | cut -d' ' -f1)"
+	done
+}
+
 @test "an ordinary user built it, without capabilities" {
 	[ "$(id -u)" != 0 ] || { echo "the tests run as root: use tests/as-user"; return 1; }
 	expect_equal "$(grep CapEff /proc/self/status | tr -d '\t ')" CapEff:0000000000000000
