@@ -108,7 +108,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 	if (!requests || !results)
 		return err_set(e, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++) {
-		requests[i] = (struct fetch_request){ .label = "package lists",
+		requests[i] = (struct fetch_request){ .label = gets[i].label,
 			.urls = (const char *const *)gets[i].urls->items,
 			.n_urls = gets[i].urls->n,
 			.max_bytes = gets[i].bytes.max_bytes,
@@ -123,7 +123,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 	}
 	r = fetch_all(env->publisher, requests, n, &options, results, e);
 	if (r < 0)
-		return err_wrap(e, "package lists");
+		return r;
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		_cleanup_close_ int fd = -1;
 

@@ -244,7 +244,8 @@ static void swap_hints(struct lock_package *a, struct lock_package *b)
 }
 
 /* Keep the hints of packages that do not change, so that their lines do not: of where it was found and who vouched for it the first
- * answer is as good as the last. But an archive that no package comes from any more may be gone: then the new hints count.
+ * answer is as good as the last. But an archive that no package comes from any more may be gone, and where nobody vouched for a
+ * package somebody may now: then the new hints count.
  * The old packages are given up: their hints are exchanged. Both are sorted when `sorted`. */
 static int keep_hints(struct lock_package *old, size_t n_old, struct lock_package *items, size_t n, bool sorted, struct err *e)
 {
@@ -258,7 +259,8 @@ static int keep_hints(struct lock_package *old, size_t n_old, struct lock_packag
 			k = 0;
 		while (k < n_old && (sorted ? compare_packages(&old[k], &items[i]) < 0 : !same_package(&old[k], &items[i])))
 			k++;
-		if (k < n_old && same_package(&old[k], &items[i]) && old[k].uri && strv_contains(&archives, old[k].uri))
+		if (k < n_old && same_package(&old[k], &items[i]) && old[k].uri && strv_contains(&archives, old[k].uri) &&
+			(old[k].release.algorithm != DIGEST_NONE || items[i].release.algorithm == DIGEST_NONE))
 			swap_hints(&items[i], &old[k]);
 	}
 	return 0;

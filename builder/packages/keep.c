@@ -7,7 +7,7 @@
 enum { RESTORE_ROUNDS_MAX = 3 };
 
 /* Why a version of the earlier answer does not stay. */
-enum keep_reason { KEEP_STAYS = 0, KEEP_NOWHERE, KEEP_NO_SOURCE, KEEP_FORBIDDEN, KEEP_NEEDED, KEEP_CONFLICT, KEEP_TOGETHER };
+enum keep_reason { KEEP_STAYS = 0, KEEP_NOWHERE, KEEP_NO_SOURCE, KEEP_UNSIGNED, KEEP_FORBIDDEN, KEEP_NEEDED, KEEP_CONFLICT, KEEP_TOGETHER };
 
 struct keep_entry {
 	const struct pkg_kept *item; /* NULL: asked for then, and served by the base */
@@ -47,6 +47,7 @@ static int locate(const struct pkg_keeping *k, const struct pkg_metadata *metada
 	const struct pkg_universe *u = k->u;
 	const struct pkg_kept *item = entry->item;
 	uint32_t installed = u->names[entry->name].installed;
+	const struct pkg_archive *a;
 
 	entry->version = UNIVERSE_NONE;
 	if (installed != UNIVERSE_NONE) {
@@ -65,9 +66,11 @@ static int locate(const struct pkg_keeping *k, const struct pkg_metadata *metada
 	}
 	if (entry->version != UNIVERSE_NONE)
 		return 0;
-	if (pkg_kept_archive(item, metadata))
+	a = pkg_kept_archive(item, metadata);
+	/* What was taken unsigned, at the plan's word, does not outlive that word. */
+	if (a && (a->trusted || item->release_sha256.algorithm != DIGEST_NONE))
 		return 1;
-	entry->reason = KEEP_NO_SOURCE;
+	entry->reason = a ? KEEP_UNSIGNED : KEEP_NO_SOURCE;
 	return 0;
 }
 
@@ -461,6 +464,9 @@ static void say_moves(const struct pkg_keeping *k, const struct pkg_marks *m)
 			break;
 		case KEEP_NO_SOURCE:
 			(void)snprintf(why, sizeof(why), "no source has the old version, and where it came from is no source any more");
+			break;
+		case KEEP_UNSIGNED:
+			(void)snprintf(why, sizeof(why), "no source has the old version, and nobody vouched for it");
 			break;
 		case KEEP_FORBIDDEN:
 			(void)snprintf(why, sizeof(why), "the preferences of the base image forbid the old version");

@@ -11,7 +11,8 @@
  * pkg_keeping_choose(). What is given to load is lent until release.
  *
  * What is not kept: a version that the base has reached itself; one that the base's preferences forbid now; one that no list
- * has any more and whose .deb can be had nowhere, or whose archive and suite are no source of this request.
+ * has any more and whose .deb can be had nowhere, or whose archive and suite are no source of this request, or for which
+ * nobody vouched while the plan does not trust its archive.
  * Limits: KEEP_TRIES_MAX choices are tried in all. */
 #ifndef IMGBUILD_BUILDER_PACKAGES_KEEP_H
 #define IMGBUILD_BUILDER_PACKAGES_KEEP_H

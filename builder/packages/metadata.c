@@ -177,6 +177,7 @@ struct batch {
 	struct pkg_get *gets;
 	struct strv *urls;
 	size_t *owners; /* the archive that each is of */
+	char (*labels)[2 * ARCHIVE_LABEL_BYTES];
 	size_t n;
 };
 
@@ -186,9 +187,11 @@ static int batch_init(struct batch *b, size_t n, struct err *e)
 	b->gets = calloc(n ? n : 1, sizeof(*b->gets));
 	b->urls = calloc(n ? n : 1, sizeof(*b->urls));
 	b->owners = calloc(n ? n : 1, sizeof(*b->owners));
-	if (!b->gets || !b->urls || !b->owners)
+	b->labels = calloc(n ? n : 1, sizeof(*b->labels));
+	if (!b->gets || !b->urls || !b->owners || !b->labels)
 		return out_of_memory(e);
 	for (size_t i = 0; i < n; i++) {
+		b->gets[i].label = b->labels[i];
 		b->gets[i].urls = &b->urls[i];
 		b->gets[i].fd = -1;
 	}
@@ -206,9 +209,22 @@ static void batch_release(struct batch *b)
 	free(b->gets);
 	free(b->urls);
 	free(b->owners);
+	free(b->labels);
 	*b = (struct batch){ 0 };
 }
 #define _cleanup_batch_ _cleanup_(batch_release)
+
+/* Add the file to get i, at the place in use of the archive that owns it, and say what it is. */
+static int want_file(struct batch *b, size_t i, const struct pkg_metadata *m, size_t archive, const char *file, size_t max_bytes,
+	struct err *e)
+{
+	char text[ARCHIVE_LABEL_BYTES];
+
+	b->owners[i] = archive;
+	buf_init(&b->gets[i].bytes, max_bytes);
+	(void)snprintf(b->labels[i], sizeof(b->labels[i]), "%s of %s", file, pkg_archive_describe(&m->archives[archive], text));
+	return pkg_archive_add_url(&m->archives[archive], file, &b->urls[i], e);
+}
 
 /* One attempt at loading everything, and what went wrong with whose archive. */
 struct attempt {
@@ -293,14 +309,12 @@ static int load_detached(struct attempt *t, size_t archive, struct err *e)
 	char text[ARCHIVE_LABEL_BYTES];
 	int r = batch_init(&b, 2, e);
 
-	if (r < 0)
-		return r;
-	buf_init(&b.gets[0].bytes, RELEASE_MAX_BYTES);
-	buf_init(&b.gets[1].bytes, RELEASE_SIGNATURE_MAX_BYTES);
-	b.owners[0] = b.owners[1] = archive;
-	if (pkg_archive_add_url(a, "Release", &b.urls[0], e) < 0 || pkg_archive_add_url(a, "Release.gpg", &b.urls[1], e) < 0)
-		return -ENOMEM;
-	r = fetch_into_memory(t, &b, e);
+	if (r == 0)
+		r = want_file(&b, 0, t->m, archive, "Release", RELEASE_MAX_BYTES, e);
+	if (r == 0)
+		r = want_file(&b, 1, t->m, archive, "Release.gpg", RELEASE_SIGNATURE_MAX_BYTES, e);
+	if (r == 0)
+		r = fetch_into_memory(t, &b, e);
 	if (r < 0)
 		return r;
 	(void)pkg_archive_describe(a, text);
@@ -321,11 +335,8 @@ static int load_other_unsigned(struct attempt *t, size_t archive, struct err *e)
 	_cleanup_batch_ struct batch b = { 0 };
 	int r = batch_init(&b, 1, e);
 
-	if (r < 0)
-		return r;
-	buf_init(&b.gets[0].bytes, RELEASE_MAX_BYTES);
-	b.owners[0] = archive;
-	r = pkg_archive_add_url(a, "InRelease", &b.urls[0], e);
+	if (r == 0)
+		r = want_file(&b, 0, t->m, archive, "InRelease", RELEASE_MAX_BYTES, e);
 	if (r == 0)
 		r = fetch_into_memory(t, &b, e);
 	if (r < 0)
@@ -340,11 +351,8 @@ static int load_releases(struct attempt *t, struct err *e)
 	_cleanup_batch_ struct batch b = { 0 };
 	int r = batch_init(&b, m->n_archives, e);
 
-	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
-		buf_init(&b.gets[i].bytes, RELEASE_MAX_BYTES);
-		b.owners[i] = i;
-		r = pkg_archive_add_url(&m->archives[i], m->archives[i].trusted ? "Release" : "InRelease", &b.urls[i], e);
-	}
+	for (size_t i = 0; i < m->n_archives && r == 0; i++)
+		r = want_file(&b, i, m, i, m->archives[i].trusted ? "Release" : "InRelease", RELEASE_MAX_BYTES, e);
 	if (r == 0)
 		r = fetch_into_memory(t, &b, e);
 	for (size_t i = 0; i < m->n_archives && r == 0; i++) {
@@ -415,14 +423,14 @@ static int want_list(struct pkg_metadata *m, size_t archive, const char *compone
 	struct wanted_lists *w, struct err *e)
 {
 	struct wanted_list one, *items;
+	char text[ARCHIVE_LABEL_BYTES];
 	_cleanup_free_ char *file = NULL;
 	struct pkg_list *lists;
 	int r = find_list(&m->archives[archive], stem, &one, &file, e);
 
 	if (r <= 0)
 		return r;
-	(void)pkg_archive_describe(&m->archives[archive], one.label);
-	(void)snprintf(one.label + strlen(one.label), sizeof(one.label) - strlen(one.label), " %s", stem);
+	(void)snprintf(one.label, sizeof(one.label), "%s of %s", stem, pkg_archive_describe(&m->archives[archive], text));
 	if (one.size_bytes > LIST_MAX_BYTES)
 		return err_set_kind(e, ERR_KIND_INPUT, -EFBIG, "%s has %llu bytes, more than %d", one.label,
 			(unsigned long long)one.size_bytes, LIST_MAX_BYTES);
@@ -599,6 +607,7 @@ static int fetch_lists(struct attempt *t, const struct wanted_lists *w, struct b
 		bool known = w->items[i].digest.algorithm != DIGEST_NONE;
 
 		b->owners[i] = m->lists[i].archive;
+		b->gets[i].label = w->items[i].label;
 		b->gets[i].expected = known ? &w->items[i].digest : NULL;
 		b->gets[i].expected_size_bytes = w->items[i].size_bytes;
 		buf_init(&b->gets[i].bytes, known ? (size_t)w->items[i].size_bytes + 1 : LIST_MAX_BYTES);
@@ -606,9 +615,6 @@ static int fetch_lists(struct attempt *t, const struct wanted_lists *w, struct b
 	}
 	if (r == 0)
 		r = fetch(t, b, e);
-	if (r < 0 && t->culprit < m->n_archives)
-		return err_wrap(e, "the package lists of `%s` %s", m->archives[t->culprit].archive,
-			m->archives[t->culprit].source.suite);
 	for (size_t i = 0; i < w->n && r == 0; i++)
 		r = check_list(t, b->owners[i], &w->items[i], &b->gets[i], e);
 	return r;
@@ -647,46 +653,50 @@ static int load_lists(struct attempt *t, struct pkg_universe *u, struct err *e)
 
 /* ---- once more ----------------------------------------------------------------------------------------------------- */
 
-static int wait_before_retry(const struct pkg_request *request, unsigned attempt, struct err *e)
-{
-	unsigned pause_ms = request->retry_delay_ms ? request->retry_delay_ms : RETRY_DELAY_MS;
-
-	for (unsigned i = 1; i < attempt; i++)
-		pause_ms *= RETRY_DELAY_FACTOR;
-	return request->transport.pause ? request->transport.pause(request->transport.ctx, pause_ms, e) : 0;
-}
-
 /* How often the place in use of one archive was asked, and what became of the places before it. */
 struct asked {
 	unsigned attempts;
 	char before[ERR_MESSAGE_MAX_BYTES / 2];
 };
 
+/* Say that the mirror is asked once more, the first time with what was wrong, and wait. */
+static int wait_for_mirror(const struct attempt *t, struct asked *asked, struct err *e)
+{
+	const struct pkg_request *request = t->request;
+	const struct pkg_archive *a = &t->m->archives[t->culprit];
+	unsigned pause_ms = request->retry_delay_ms ? request->retry_delay_ms : RETRY_DELAY_MS;
+
+	for (unsigned i = 0; i < asked->attempts; i++)
+		pause_ms *= RETRY_DELAY_FACTOR;
+	asked->attempts++;
+	if (asked->attempts == 1)
+		progress_note(request->progress, "%s; the mirror may be in the middle of an update: once more in %g s", e->message,
+			pause_ms / 1000.0);
+	else
+		progress_note(request->progress, "`%s` is still in the middle of an update: once more in %g s", public_place(a),
+			pause_ms / 1000.0);
+	err_clear(e);
+	return request->transport.pause ? request->transport.pause(request->transport.ctx, pause_ms, e) : 0;
+}
+
 /* An attempt failed. Say whether there is to be another one: 0, or the error. */
 static int prepare_next(const struct attempt *t, struct asked *asked, struct err *e)
 {
 	struct pkg_archive *a = &t->m->archives[t->culprit];
-	struct err failed = *e;
-	char text[ARCHIVE_LABEL_BYTES];
 
-	if (t->may_pass && ++asked->attempts < ATTEMPTS_MAX) {
-		progress_note(t->request->progress, "%s; the mirror may be in the middle of an update: once more, after a pause",
-			failed.message);
-		err_clear(e);
-		return wait_before_retry(t->request, asked->attempts, e);
-	}
+	if (t->may_pass && asked->attempts + 1 < ATTEMPTS_MAX)
+		return wait_for_mirror(t, asked, e);
+	if (t->may_pass)
+		(void)err_wrap(e, "`%s` is in the middle of an update, or what it has was changed (asked %d times, its files do not fit "
+			"together; try again later, or use another mirror with --mirror)", public_place(a), ATTEMPTS_MAX);
 	if (a->place + 1 < a->places.n) {
-		(void)snprintf(asked->before, sizeof(asked->before), "%.*s", (int)sizeof(asked->before) - 1, failed.message);
+		(void)snprintf(asked->before, sizeof(asked->before), "%.*s", (int)sizeof(asked->before) - 1, e->message);
 		asked->attempts = 0;
 		a->place++;
-		progress_warning(t->request->progress, "%s; going on with `%s`", failed.message, public_place(a));
+		progress_warning(t->request->progress, "%s; going on with `%s`", e->message, public_place(a));
 		err_clear(e);
 		return 0;
 	}
-	if (t->may_pass)
-		(void)err_wrap(e, "%s: `%s` is in the middle of an update, or what it has was changed: asked %d times, its files do "
-			"not fit together; try again later, or use another mirror (--mirror)", pkg_archive_describe(a, text),
-			public_place(a), ATTEMPTS_MAX);
 	if (asked->before[0])
 		(void)err_wrap(e, "%s; and then", asked->before);
 	return e->code;

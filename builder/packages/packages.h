@@ -45,6 +45,7 @@ struct pkg_host_fs {
 
 /* One small file to fetch into memory. */
 struct pkg_get {
+	const char *label;		/* lent: what it is, for people */
 	const struct strv *urls;	/* lent: to be tried in this order; http, https or file */
 	const struct digest *expected;	/* lent, or NULL when not known: lets the transport answer from a cache. It is
 					 * checked again here, so a transport may ignore it */

@@ -8,6 +8,7 @@ load ../fixtures/archive
 setup() {
 	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
 	archive_new
+	lock=${plan%.toml}.lock
 	archive_add "$(archive_deb jq)" "$(archive_deb libjq1)" "$(archive_deb libonig5)" "$(archive_deb hello)"
 }
 
@@ -23,13 +24,439 @@ ready() {
 
 lock() { run_imgbuild lock "${archive_mirror[@]}" "$plan"; }
 
+# Build as far as the files are fetched: without QEMU nothing comes after that.
+fetch() { PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build "${archive_mirror[@]}" "$@" "$plan"; }
+
+# The archive as two places know it: old has what was first published, new has what the point update brought.
+point_update() {
+	version=1.6-2.1+deb12u9
+	archive_keep old
+	archive_add "$(archive_repack "$(archive_deb jq)" $version)" "$(archive_repack "$(archive_deb libjq1)" $version)"
+	ARCHIVE_DATE=${1:-now} archive_publish
+	archive_keep new
+}
+
+digest_of() { sha256sum <"$1" | cut -d' ' -f1; }
+refused() { # REGEX…: exit 3, each is said, and no lock was written
+	local words
+	expect_status 3 || return 1
+	for words in "$@"; do expect_stderr "$words" || return 1; done
+	[ ! -e "$lock" ] || { cat "$lock"; return 1; }
+}
+
+# ---- all is well -----------------------------------------------------------------------------------------------------
+
 @test "a signed archive: what is asked for is locked with what it needs, and who vouched for it" {
 	ready jq
 	lock
 	expect_status 0
 	for name in jq libjq1 libonig5; do
-		grep -qE "name = \"$name\".*uri = \"$archive_uri\".*suite = \"bookworm\"" "${plan%.toml}.lock"
+		grep -qE "name = \"$name\".*uri = \"$archive_uri\".*suite = \"bookworm\".*release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
 	done
-	refute grep -q '"hello"' "${plan%.toml}.lock"
-	grep -q "$(sha256sum <"$archive_root/$(archive_pool_file jq)" | cut -d' ' -f1)" "${plan%.toml}.lock"
+	refute grep -q '"hello"' "$lock"
+	grep -q "$(digest_of "$archive_root/$(archive_pool_file jq)")" "$lock"
+}
+
+@test "the same by Release and Release.gpg" {
+	export ARCHIVE_SIGNED=detached
+	ready hello
+	lock
+	expect_status 0
+	grep -q "release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+}
+
+# ---- the archive moves on ----------------------------------------------------------------------------------------------
+
+@test "a point update between lock and build: the build fetches what the lock says and asks for no metadata" {
+	ready jq
+	lock
+	expect_status 0
+	point_update
+	cp "$lock" "$BATS_TEST_TMPDIR/before"
+	: >"$archive_dir/nginx/access.log"
+	fetch
+	cmp "$lock" "$BATS_TEST_TMPDIR/before"
+	expect_equal "$(archive_asked '/dists/')" 0
+	expect_equal "$(archive_asked 'jq_1\.6-2\.1\+deb12u9')" 0
+	expect_equal "$(archive_asked 'pool/')" 3
+	for name in jq libjq1 libonig5; do
+		digest=$(digest_of "$(archive_deb $name)")
+		[ -f "$IMGBUILD_CACHE/blobs/sha256/${digest:0:2}/$digest" ]
+	done
+}
+
+@test "packages gone from the pool: all of them named at once, with where they were sought" {
+	ready jq
+	lock
+	point_update
+	archive_unpool jq '*deb12u3'
+	archive_unpool libjq1 '*deb12u3'
+	fetch
+	expect_status 3
+	expect_stderr 'jq.*404'
+	for name in jq libjq1; do
+		expect_stderr "/${name}_"
+		expect_stderr "$(digest_of "$(archive_deb $name)")"
+	done
+	refute_stderr 'libonig5_'
+	expect_no_entry
+}
+
+@test "packages gone from the pool are found by digest in a store of blobs" {
+	ready jq
+	lock
+	archive_unpool jq
+	archive_unpool libjq1
+	mkdir -p "$archive_www/store/sha256"
+	for name in jq libjq1; do cp "$(archive_deb $name)" "$archive_www/store/sha256/$(digest_of "$(archive_deb $name)")"; done
+	fetch --blobs "$archive_url/store"
+	for name in jq libjq1 libonig5; do
+		digest=$(digest_of "$(archive_deb $name)")
+		[ -f "$IMGBUILD_CACHE/blobs/sha256/${digest:0:2}/$digest" ]
+	done
+}
+
+# ---- a mirror in the middle of its update ------------------------------------------------------------------------------
+
+mid_sync() { # what the mirror shows: KEPT-NAME FILE…
+	export ARCHIVE_BY_HASH=no
+	ready jq
+	point_update
+	archive_restore "$@"
+}
+
+expect_named_mid_sync() {
+	refused "main/binary-amd64/Packages" "\`$archive_url/debian\` is in the middle of an update" 'asked 4 times' '--mirror'
+	# Each time the release file and the list, and the later times past what caches have.
+	expect_equal "$(archive_asked 'InRelease')" 4
+	expect_equal "$(archive_asked 'main/binary-amd64/Packages')" 4
+}
+
+@test "InRelease is new and Packages old: asked again with pauses, then the mirror is named" {
+	mid_sync old main
+	lock
+	expect_named_mid_sync
+}
+
+@test "InRelease is old and Packages new: the same" {
+	mid_sync old InRelease
+	lock
+	expect_named_mid_sync
+}
+
+@test "the list that the release file names is not there yet: the same" {
+	mid_sync new main
+	rm "$archive_root"/dists/bookworm/main/binary-amd64/Packages*
+	lock
+	expect_named_mid_sync
+	expect_stderr 'is not there, though the release file names it'
+}
+
+@test "a mirror that becomes consistent meanwhile is waited for" {
+	mid_sync old main
+	export IMGBUILD_RETRY_DELAY_MS=400
+	(
+		until [ "$(archive_asked 'InRelease')" -ge 2 ]; do sleep 0.05; done
+		archive_restore new main
+	) 3>&- &
+	lock
+	wait
+	expect_status 0
+	expect_stderr 'may be in the middle of an update: once more in 0\.4 s'
+	expect_stderr 'is still in the middle of an update: once more in 1\.2 s'
+	grep -q "name = \"jq\", version = \"$version\"" "$lock"
+}
+
+@test "with by-hash an archive may be updated under our hands" {
+	ready jq
+	point_update
+	archive_restore old InRelease
+	cp -a "$archive_dir"/kept-old/main/binary-amd64/by-hash "$archive_root/dists/bookworm/main/binary-amd64/"
+	lock
+	expect_status 0
+	refute_stderr 'middle of an update'
+	grep -q 'name = "jq", version = "1.6-2.1+deb12u3"' "$lock"
+}
+
+@test "caches on the way are passed by from the second time on" {
+	mid_sync old main
+	archive_stop
+	archive_key again # archive_stop ended the agent
+	printf 'log_format asked "$request [$http_cache_control]";\n' >"$BATS_TEST_TMPDIR/http"
+	printf 'add_header X-Cache "$http_cache_control"; if ($http_cache_control = no-cache) { rewrite ^/debian/(.*)$ /fresh/$1; }\n' \
+		>"$BATS_TEST_TMPDIR/snippet"
+	cp -a "$archive_root" "$archive_www/fresh"
+	rm -rf "$archive_www/fresh/dists/bookworm"
+	cp -a "$archive_dir/kept-new" "$archive_www/fresh/dists/bookworm"
+	archive_start "$BATS_TEST_TMPDIR/snippet"
+	lock
+	expect_status 0
+	grep -q "version = \"$version\"" "$lock"
+}
+
+# ---- dates -------------------------------------------------------------------------------------------------------------
+
+@test "an expired release: the date, how long ago, by whose clock, and what to do" {
+	export ARCHIVE_DATE='-30 days' ARCHIVE_VALID_UNTIL='-20 days -1 hour'
+	ready hello
+	lock
+	refused "$archive_uri\` bookworm \\(from \`$archive_url/debian/dists/bookworm/InRelease\`\\)" \
+		"was valid until $(date -u -d '-20 days -1 hour' +%F) [0-9:]+ UTC, which is 20 days ago" \
+		"clock of this machine \\($(date -u +%F) [0-9:]+ UTC\\)" 'another mirror' '\[apt\] snapshot' 'check_valid_until = false'
+}
+
+@test "an expired release is taken when the plan says so, and that is said" {
+	export ARCHIVE_DATE='-30 days' ARCHIVE_VALID_UNTIL='-20 days -1 hour'
+	ready hello
+	printf '[apt]\ncheck_valid_until = false\n' >>"$plan"
+	lock
+	expect_status 0
+	expect_stderr 'was valid until .* which is 20 days ago .* taken all the same because of \[apt\] check_valid_until = false'
+	grep -q '"hello"' "$lock"
+}
+
+@test "an expired release of a snapshot is what was asked for" {
+	export ARCHIVE_DATE='-30 days' ARCHIVE_VALID_UNTIL='-20 days'
+	ready hello
+	archive_snapshot 20261101T000000Z
+	printf '[apt]\nsnapshot = "20261101T000000Z"\n' >>"$plan"
+	lock
+	expect_status 0
+	refute_stderr 'valid until'
+	grep -q 'uri = "https://snapshot.debian.org/archive/debian/20261101T000000Z"' "$lock"
+}
+
+@test "a release dated in the future: it is probably this machine's clock, and both times are named" {
+	export ARCHIVE_DATE='+4 days +1 hour'
+	ready hello
+	lock
+	refused "is dated $(date -u -d '+4 days +1 hour' +%F) [0-9:]+ UTC, which is 4 days ahead" \
+		"clock of this machine \\($(date -u +%F) [0-9:]+ UTC\\)" 'that clock is probably wrong'
+	# Not looking at Valid-Until does not make the clock right.
+	printf '[apt]\ncheck_valid_until = false\n' >>"$plan"
+	lock
+	refused 'that clock is probably wrong'
+}
+
+# ---- signatures --------------------------------------------------------------------------------------------------------
+
+@test "signed by a key that the base does not have" {
+	archive_key stranger
+	export ARCHIVE_KEY=stranger
+	ready hello
+	lock
+	refused "/etc/apt/sources.list:1: no good signature on the release file of \`$archive_uri\` bookworm" \
+		"$archive_url/debian/dists/bookworm/InRelease" "not among those trusted for it" "$(archive_fingerprint stranger | tail -c 17)"
+}
+
+@test "signed by a key that the base has but Signed-By does not name" {
+	archive_key other
+	export ARCHIVE_KEY=other
+	ready hello
+	cp "$archive_dir/other.gpg" "$archive_dir/base-amd64/etc/apt/trusted.gpg.d/"
+	echo "deb [signed-by=$(archive_fingerprint)] $archive_uri bookworm main" >"$archive_dir/base-amd64/etc/apt/sources.list"
+	archive_base_pack
+	lock
+	refused 'not one of those that Signed-By allows'
+}
+
+@test "not signed at all" {
+	export ARCHIVE_UNSIGNED=yes
+	ready hello
+	lock
+	refused "\`$archive_uri\` bookworm is not signed: .*$archive_url/debian has no InRelease and no Release.gpg" '\[apt\] trusted'
+}
+
+@test "an InRelease without a signature in it is not signed" {
+	ready hello
+	cp "$archive_dir/Release" "$archive_root/dists/bookworm/InRelease"
+	lock
+	refused 'there is no signature'
+}
+
+@test "signed by a key that has expired since" {
+	archive_key short seconds=2
+	export ARCHIVE_KEY=short
+	ready hello
+	cp "$archive_dir/short.gpg" "$archive_dir/base-amd64/etc/apt/trusted.gpg.d/"
+	archive_base_pack
+	sleep 3
+	lock
+	refused 'its key has expired' 'newer base image'
+}
+
+@test "a release changed after it was signed, inline and detached" {
+	ready hello
+	sed -i 's/^Components: main/Components: mine/' "$archive_root/dists/bookworm/InRelease"
+	lock
+	refused "the signature of the release file of \`$archive_uri\` bookworm \\(from \`$archive_url.*InRelease\`\\) is bad" 'changed after it was signed'
+	rm "$archive_root/dists/bookworm/InRelease"
+	sed -i 's/^Components: main/Components: mine/' "$archive_root/dists/bookworm/Release"
+	lock
+	refused 'is bad' 'changed after it was signed'
+}
+
+@test "text around the signed one is not read" {
+	ready hello
+	printf '%s\n' 'Origin: Evil' "$(cat "$archive_root/dists/bookworm/InRelease")" 'Origin: Evil' >"$BATS_TEST_TMPDIR/wrapped"
+	cp "$BATS_TEST_TMPDIR/wrapped" "$archive_root/dists/bookworm/InRelease"
+	lock
+	if [ "$status" = 0 ]; then
+		grep -q "release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+	else
+		refused 'release file'
+	fi
+}
+
+@test "the release of another suite, signed well" {
+	export ARCHIVE_ORIGIN=Debian
+	ARCHIVE_SUITE=trixie archive_publish
+	ready hello
+	cp "$archive_root/dists/trixie/InRelease" "$archive_root/dists/bookworm/InRelease"
+	lock
+	refused "is of suite \`trixie\`, codename \`trixie\`, and not of \`bookworm\`"
+}
+
+# ---- bytes -------------------------------------------------------------------------------------------------------------
+
+@test "a changed package list: both digests, and where it came from" {
+	export ARCHIVE_BY_HASH=no
+	ready hello
+	good=$(digest_of "$archive_root/dists/bookworm/main/binary-amd64/Packages.xz")
+	archive_tamper dists/bookworm/main/binary-amd64/Packages.xz
+	bad=$(digest_of "$archive_root/dists/bookworm/main/binary-amd64/Packages.xz")
+	lock
+	refused "$good" "$bad" "$archive_url/debian/dists/bookworm/main/binary-amd64/Packages.xz" "$archive_uri"
+}
+
+@test "a changed package: both digests and the address, and nothing of it is kept" {
+	ready hello
+	lock
+	expect_status 0
+	file=$(archive_pool_file hello)
+	good=$(digest_of "$archive_root/$file")
+	archive_tamper "$file"
+	bad=$(digest_of "$archive_root/$file")
+	fetch
+	expect_status 3
+	for words in "$good" "$bad" "$archive_url/debian/$file"; do expect_stderr "$words"; done
+	[ ! -e "$IMGBUILD_CACHE/blobs/sha256/${bad:0:2}/$bad" ]
+	expect_no_entry
+}
+
+# ---- back in time ------------------------------------------------------------------------------------------------------
+
+@test "a snapshot may be older than what the lock knows" {
+	export ARCHIVE_DATE='-2 days'
+	ready jq
+	archive_snapshot 20261101T000000Z
+	point_update '-1 day'
+	lock
+	expect_status 0
+	printf '[apt]\nsnapshot = "20261101T000000Z"\n' >>"$plan"
+	lock
+	expect_status 0
+	grep -q 'name = "jq", version = "1.6-2.1+deb12u3"' "$lock"
+}
+
+# ---- what nobody vouches for -------------------------------------------------------------------------------------------
+
+untrusted_ready() {
+	archive_publish
+	archive_base amd64 "deb [trusted=yes] $archive_uri bookworm main"
+	archive_plan hello </dev/null
+	archive_start
+}
+
+@test "trusted=yes in the base's sources needs the plan's word" {
+	untrusted_ready
+	lock
+	refused "/etc/apt/sources.list:1: .*\`$archive_uri\`.*nobody vouches for" 'trusted=yes' "\\[apt\\] trusted = \\[\"$archive_uri\"\\]"
+	# The word for another archive is none for this one.
+	printf '[apt]\ntrusted = ["http://archive.example.org/other"]\n' >>"$plan"
+	lock
+	refused 'trusted=yes'
+}
+
+expect_taken_unsigned() {
+	expect_status 0
+	expect_equal "$(grep -c "nobody vouches for the packages of \`$archive_uri\` bookworm" "$BATS_TEST_TMPDIR/stderr")" 1
+	grep -E 'name = "hello"' "$lock" | grep -q "sha256 = \"$(digest_of "$(archive_deb hello)")\""
+	refute grep -qE 'name = "hello".*(release|date) =' "$lock"
+}
+
+@test "with the plan's word an unsigned archive is taken, said once, and the lock shows it; --locked never does so" {
+	export ARCHIVE_UNSIGNED=yes
+	untrusted_ready
+	printf '[apt]\ntrusted = ["%s/"]\n' "$archive_uri" >>"$plan"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild --locked "${archive_mirror[@]}" "$plan"
+	expect_status 2
+	[ ! -e "$lock" ]
+	expect_equal "$(archive_asked .)" 0
+	lock
+	expect_taken_unsigned
+	# The second time the lock answers: nothing is asked or said.
+	: >"$archive_dir/nginx/access.log"
+	lock
+	expect_status 0
+	refute_stderr 'nobody vouches'
+	expect_equal "$(archive_asked .)" 0
+	# What the lock pins is what is taken, unsigned or not.
+	archive_tamper "$(archive_pool_file hello)"
+	fetch --locked
+	expect_status 3
+	expect_stderr "$(digest_of "$(archive_deb hello)")"
+}
+
+@test "the same of an archive signed by nobody that is known, and of one without any release file" {
+	archive_key stranger
+	export ARCHIVE_KEY=stranger ARCHIVE_SIGNED=inline
+	untrusted_ready
+	printf '[apt]\ntrusted = ["%s"]\n' "$archive_uri" >>"$plan"
+	lock
+	expect_taken_unsigned
+	rm "$lock" "$archive_root"/dists/bookworm/InRelease
+	lock
+	expect_taken_unsigned
+}
+
+@test "a repository of the plan needs a key or the plan's word" {
+	ready hello
+	archive_base amd64 '# none'
+	printf '[[apt.repository]]\nuri = "%s"\nsuite = "bookworm"\ncomponents = ["main"]\n' "$archive_uri" >>"$plan"
+	lock
+	expect_status 2
+	expect_stderr 'key'
+	sed -i 's/^\[\[apt/[apt]\ntrusted = ["http:\/\/archive.example.org\/debian"]\n&/' "$plan"
+	lock
+	expect_taken_unsigned
+	sed -i '/^trusted/d' "$plan"
+	cp "$archive_dir/archive.asc" "${plan%/*}/key.asc"
+	echo 'key = "key.asc"' >>"$plan"
+	lock
+	expect_status 0
+	grep -q "name = \"hello\".*release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+}
+
+# ---- mirrors -----------------------------------------------------------------------------------------------------------
+
+@test "a mirror that is down or empty is passed over for the archive itself" {
+	ready hello
+	# The archive's own place is this server; the mirror is a port that nobody listens on, then an empty folder.
+	archive_base amd64 "deb $archive_url/debian bookworm main"
+	for mirror in http://127.0.0.1:9/debian "$archive_url/empty"; do
+		rm -f "$lock"
+		run_imgbuild lock --mirror "$archive_url/debian=$mirror" "$plan"
+		expect_status 0
+		expect_stderr "going on with \`$archive_url/debian\`"
+		grep -q '"hello"' "$lock"
+		archive_forget
+	done
+}
+
+@test "when all places fail, the error names each of them" {
+	ready hello
+	rm -r "$archive_root/dists/bookworm/InRelease" "$archive_root"/dists/bookworm/Release*
+	lock
+	refused "has neither InRelease nor Release at $archive_url/debian" 'and then.*archive\.example\.org'
 }

@@ -45,7 +45,7 @@ static int cache_name(const struct transport *t, const struct pkg_get *get, char
 static int fetch_one(const struct transport *t, struct pkg_get *get, struct err *e)
 {
 	struct fetch_options options = FETCH_OPTIONS_INIT;
-	struct fetch_request request = { .label = "metadata",
+	struct fetch_request request = { .label = get->label,
 		.urls = (const char *const *)get->urls->items,
 		.n_urls = get->urls->n,
 		.size_bytes = get->expected_size_bytes,
