@@ -2,6 +2,8 @@
 # A lock builds when its servers have moved on: files are sought by their digest. Everything is served on loopback; nothing boots.
 
 load ../helper
+# shellcheck source=../fixtures/archive.bash
+source "$TOP/tests/fixtures/archive.bash"
 
 setup() {
 	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
@@ -18,6 +20,7 @@ setup() {
 }
 
 teardown() {
+	archive_stop
 	"$TOP/tests/fixtures/nginx.sh" stop "$BATS_TEST_TMPDIR/nginx"
 }
 
@@ -275,4 +278,143 @@ asked() { grep -F "GET $1 " "$log"; }
 	run_imgbuild build --offline --locked "$plan"
 	expect_status 3
 	expect_stderr "base image.*$base"
+}
+
+# ---- packages -----------------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2119  # archive_new where it is
+# An archive of a few real packages that are locked, and whose snapshot of a moment later is kept as snapshot.debian.org does it: every other
+# time leads by a redirect to the last run before it.
+lock_packages() { # PACKAGE…
+	archive_new
+	archive_add "$(archive_deb jq)" "$(archive_deb libjq1)" "$(archive_deb libonig5)" "$(archive_deb hello)"
+	archive_publish
+	archive_base
+	archive_plan "$@" </dev/null
+	cat >"$BATS_TEST_TMPDIR/snippet" <<-'END'
+		location ^~ /snapshot/archive/debian/20260801T000000Z/ { }
+		location ~ ^/snapshot/archive/debian/2[0-9]+T[0-9]+Z/ {
+			rewrite ^/snapshot/archive/debian/[^/]+/(.*)$ /snapshot/archive/debian/20260801T000000Z/$1 redirect;
+		}
+	END
+	archive_start "$BATS_TEST_TMPDIR/snippet"
+	run_imgbuild lock "${archive_mirror[@]}" "$plan"
+	expect_status 0
+	archive_snapshot 20260801T000000Z
+	: >"$archive_dir/nginx/access.log"
+}
+
+# The digest of a package in the archive.
+digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -f1; }
+
+@test "packages that their archive has dropped come from the snapshot of their day, over its redirect" {
+	ARCHIVE_DATE='2026-07-31 20:15:00' lock_packages jq
+	jq=$(digest_of jq)
+	archive_unpool jq
+	archive_unpool libonig5
+	run_imgbuild vendor --locked "${archive_mirror[@]}" "$plan" -o "$store"
+	expect_status 0
+	(cd "$store" && sha256sum -c SHA256SUMS)
+	[ -f "$store/sha256/$jq" ]
+	grep -P "^$jq\t[0-9]+\tamd64\tjq\t1\.6-[^\t]*\thttp://archive.example.org/debian/pool/main/j/jq/jq_[^\t]*_amd64.deb$" \
+		"$store/index.tsv"
+	# 6 hours after the release; no more was needed, and what the archive still has came from there.
+	expect_equal "$(archive_asked 'snapshot/archive/debian/20260801T021500Z/pool/main/j/jq/.* 302 ')" 1
+	expect_equal "$(archive_asked 'snapshot/archive/debian/20260801T000000Z/pool/main/j/jq/.* 200 ')" 1
+	expect_equal "$(archive_asked 'snapshot/.*libjq1')" 0
+	expect_equal "$(archive_asked 20260801T201500Z)" 0
+}
+
+@test "other bytes under a package's name: said, and sought elsewhere" {
+	lock_packages hello
+	hello=$(digest_of hello)
+	archive_tamper "$(archive_pool_file hello)"
+	run_imgbuild vendor --locked "${archive_mirror[@]}" "$plan" -o "$store"
+	expect_status 0
+	expect_stderr "hello .*$archive_url/debian/pool/main/h/hello/.*expected $hello, found $(digest_of hello).*sought elsewhere"
+	(cd "$store" && sha256sum -c SHA256SUMS)
+}
+
+@test "packages that nothing has any more are listed together, with every place that was asked" {
+	lock_packages jq hello
+	jq=$(digest_of jq)
+	archive_unpool jq
+	archive_unpool hello
+	rm -rf "$archive_www/snapshot"
+	run_imgbuild build --locked "${archive_mirror[@]}" --blobs "$store" "$plan"
+	expect_status 3
+	expect_stderr 'error: cannot get 2 of 4 files: hello 2\.[^ ]*, jq 1\.6[^ ]*;'
+	expect_stderr "  jq 1\\.6[^ ]* \\(sha256 $jq, [0-9]+ bytes\\)"
+	for place in "$store/sha256/$jq" "$archive_url/debian/pool/main/j/jq" "http://archive.example.org/debian/pool/main/j/jq" \
+		"$archive_url/snapshot/archive/debian/2[0-9T]*Z/pool/main/j/jq" "https://snapshot.debian.org/archive/debian/2[0-9T]*Z/pool/main/j/jq"; do
+		expect_stderr "    .$place"
+	done
+	expect_no_entry
+	expect_equal "$(ls "$IMGBUILD_CACHE/failed" 2>/dev/null)" ""
+}
+
+@test "[apt] snapshot pins the package lists themselves" {
+	lock_packages hello
+	old=$(dpkg-deb -f "$archive_root/$(archive_pool_file hello)" Version)
+	archive_add "$(archive_repack "$(archive_deb hello)" 99.0-1)"
+	archive_publish
+	archive_plan hello <<<$'[apt]\nsnapshot = "20260915T120000Z"'
+	run_imgbuild lock "${archive_mirror[@]}" "$plan"
+	expect_status 0
+	grep -F "version = \"$old\"" "${plan%.toml}.lock"
+	grep -F 'https://snapshot.debian.org/archive/debian/20260915T120000Z' "${plan%.toml}.lock"
+	refute grep -F "$archive_url" "${plan%.toml}.lock"
+	[ "$(archive_asked 'snapshot/archive/debian/20260915T120000Z/dists/bookworm/InRelease.* 302 ')" -ge 1 ]
+	expect_equal "$(archive_asked '/debian/dists/')" 0
+	# Building from that lock asks the same snapshot, and no other.
+	forget_everything
+	: >"$archive_dir/nginx/access.log"
+	run_imgbuild vendor --locked "${archive_mirror[@]}" "$plan" -o "$store"
+	expect_status 0
+	expect_equal "$(archive_asked 20260915T120000Z)" 1
+	expect_equal "$(archive_asked ' 404 ')" 0
+	# Without it, the archive is as it is now.
+	archive_plan hello </dev/null
+	rm "${plan%.toml}.lock"
+	run_imgbuild lock "${archive_mirror[@]}" "$plan"
+	expect_status 0
+	grep -F 'version = "99.0-1"' "${plan%.toml}.lock"
+}
+
+@test "a repository's password comes from the plan, and is in no lock, list, message or cache" {
+	# shellcheck disable=SC2119
+	archive_new
+	archive_add "$(archive_deb hello)"
+	archive_publish
+	archive_base amd64 '# none of its own'
+	printf 'me:%s\n' "$(openssl passwd -apr1 hunter2)" >"$BATS_TEST_TMPDIR/passwords"
+	chmod 644 "$BATS_TEST_TMPDIR/passwords"
+	printf 'location /private/ { alias %s/; auth_basic x; auth_basic_user_file %s; }\n' "$archive_root" "$BATS_TEST_TMPDIR/passwords" \
+		>"$BATS_TEST_TMPDIR/snippet"
+	archive_start "$BATS_TEST_TMPDIR/snippet"
+	cp "$archive_dir/archive.asc" "$p/key.asc"
+	archive_plan hello <<-END
+		[[apt.repository]]
+		uri = "${archive_url/\/\//\/\/me:hunter2@}/private"
+		suite = "bookworm"
+		components = ["main"]
+		key = "key.asc"
+	END
+	run_imgbuild lock "$plan"
+	expect_status 0
+	cp "$BATS_TEST_TMPDIR/stderr" "$BATS_TEST_TMPDIR/said"
+	forget_everything
+	run_imgbuild vendor --locked "$plan" -o "$store"
+	expect_status 0
+	expect_equal "$(archive_asked '/private/pool/main/h/hello/.* 200 ')" 1
+	cat "$BATS_TEST_TMPDIR/stderr" >>"$BATS_TEST_TMPDIR/said"
+	forget_everything
+	archive_unpool hello
+	run_imgbuild vendor --locked --verbose "$plan" -o "$store"
+	expect_status 3
+	expect_stderr "$archive_url/private/pool/main/h/hello/.*404"
+	cat "$BATS_TEST_TMPDIR/stderr" >>"$BATS_TEST_TMPDIR/said"
+	run_imgbuild vendor --locked --json "$plan" -o "$store"
+	printf '%s\n' "$stdout" >>"$BATS_TEST_TMPDIR/said"
+	refute grep -r hunter2 "$BATS_TEST_TMPDIR/said" "${plan%.toml}.lock" "$store" "$IMGBUILD_CACHE"
 }
