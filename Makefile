@@ -192,6 +192,7 @@ install: ## install the release build: make install PREFIX=/usr DESTDIR=…
 	install -d $(DESTDIR)$(PREFIX)/share/doc/imgbuild/recipes
 	install -m 0644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/imgbuild/
 	install -m 0644 recipes/*.toml $(DESTDIR)$(PREFIX)/share/doc/imgbuild/recipes/
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/imgbuild/recipes/ci recipes/ci/github.yml
 
 compile_commands.json: Makefile
 	$(call say,GEN,$@)

@@ -440,7 +440,7 @@ server.serve_forever()' "$www" 3>&-; }
 		printf '{"version": 1, "arch": "amd64", "base": %s}' "$base" >"$IMGBUILD_CACHE/images/$key/manifest.json"
 		run_imgbuild show "$key"
 		expect_status 0
-		grep -xF "  vouched for by $words" <<<"$stdout"
+		grep -xF "  vouched for by $words" "$BATS_TEST_TMPDIR/stdout"
 	done <<-'END'
 		{"trust": "plan"}|the plan's digest
 		{"trust": "local"}|nobody: a local file
@@ -451,5 +451,5 @@ server.serve_forever()' "$www" 3>&-; }
 	printf '{"version": 1, "arch": "amd64", "base": {}}' >"$IMGBUILD_CACHE/images/$key/manifest.json"
 	run_imgbuild show "$key"
 	expect_status 0
-	refute grep -q 'vouched' <<<"$stdout"
+	refute grep -q 'vouched' "$BATS_TEST_TMPDIR/stdout"
 }
