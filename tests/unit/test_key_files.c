@@ -15,8 +15,8 @@ static const char rest[] =
 static const char *const heads[] = {
 	"[base.amd64]\nurl = \"base.img\"\n[kernel.amd64]\nfile = \"kernel\"\nmodules = \"modules\"\n",
 	"[base.amd64]\nurl = \"file:base.img\"\n[kernel.amd64]\nurl = \"kernel.tar\"\npath = \"vmlinux\"\n",
-	"[base.amd64]\nurl = \"https://example.org/b\"\nchecksums = \"https://example.org/SHA256SUMS\"\nchecksums_key = \"key.asc\"\n"
-	"[kernel.amd64]\nfrom = \"base\"\n",
+	("[base.amd64]\nurl = \"https://example.org/b\"\nchecksums = \"https://example.org/SHA256SUMS\"\nchecksums_key = \"key.asc\"\n"
+	 "[kernel.amd64]\nfrom = \"base\"\n"),
 };
 
 struct place {
