@@ -90,7 +90,7 @@ void events_open(struct events *ev, int fd)
 
 void events_add_record(struct events *ev, const char *json, size_t len)
 {
-	json_t *record = json_loadb(json, len, 0, NULL);
+	json_t *record = json_loadb(json, len, JSON_ALLOW_NUL, NULL);
 
 	if (ev->fd >= 0 && record)
 		write_object(ev, json_pack("{s:I, s:s, s:O}", "ms", (json_int_t)(monotonic_ms() - ev->begun_ms), "event",

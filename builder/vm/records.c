@@ -61,7 +61,8 @@ bool record_json_within_depth(const char *s, size_t len, unsigned max)
 	return true;
 }
 
-/* A string member. Absent: `*ret` is "" when it is optional. */
+/* A string member. Absent: `*ret` is "" when it is optional. Only where the length is asked for may it have NULs: what steps
+ * print can. */
 static int get_string(const json_t *root, const char *name, bool required, size_t max_bytes, const char **ret,
 	size_t *ret_len, struct err *e)
 {
@@ -81,6 +82,8 @@ static int get_string(const json_t *root, const char *name, bool required, size_
 	*ret = json_string_value(v);
 	if (ret_len)
 		*ret_len = json_string_length(v);
+	else if (strlen(*ret) != json_string_length(v))
+		return err_set(e, -EBADMSG, "`%s` has a NUL in it", name);
 	return 0;
 }
 
@@ -233,7 +236,7 @@ int record_parse(const char *line, size_t len, struct record *ret, struct err *e
 		return err_set(e, -EBADMSG, "a record has %zu bytes; at most %d are accepted", len + 1, RECORD_MAX_BYTES);
 	if (!record_json_within_depth(line, len, RECORD_DEPTH_MAX))
 		return err_set(e, -EBADMSG, "a record nests deeper than %d levels", RECORD_DEPTH_MAX);
-	r.json = json_loadb(line, len, JSON_REJECT_DUPLICATES, &json_error);
+	r.json = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_error);
 	if (!r.json)
 		return err_set(e, -EBADMSG, "a record is no JSON: %s at byte %d", json_error.text, json_error.position);
 	if (!json_is_object(r.json))

@@ -60,6 +60,12 @@ static void test_reads_each_type(void **state)
 	assert_memory_equal(r.text, "a\nb\xc3\xa9", 5);
 	record_release(&r);
 
+	/* Steps print what they like. */
+	r = good("{\"v\":1,\"type\":\"output\",\"step\":\"setup\",\"data\":\"a\\u0000b\"}");
+	assert_int_equal(r.text_len, 3);
+	assert_memory_equal(r.text, "a\0b", 3);
+	record_release(&r);
+
 	r = good("{\"v\":1,\"type\":\"progress\",\"step\":\"packages\",\"done\":12,\"total\":44,\"what\":\"podman\"}");
 	assert_int_equal(r.type, RECORD_PROGRESS);
 	assert_int_equal(r.done, 12);
@@ -108,7 +114,9 @@ static void test_refuses_what_is_no_record(void **state)
 	bad("{\"v\":2,\"type\":\"note\",\"text\":\"\"}", "protocol version 2");
 	bad("{\"v\":1,\"v\":1,\"type\":\"note\",\"text\":\"\"}", "no JSON: duplicate");
 	bad("{\"v\":1,\"type\":\"note\",\"text\":\"\"} x", "no JSON");
-	bad("{\"v\":1,\"type\":\"note\",\"text\":\"\\u0000\"}", "no JSON");
+	bad("{\"v\":1,\"type\":\"note\\u0000\",\"text\":\"\"}", "`type` has a NUL");
+	bad("{\"v\":1,\"type\":\"verdict\",\"nonce\":\"ab\\u0000c\",\"result\":\"passed\"}", "`nonce` has a NUL");
+	bad("{\"v\":1,\"type\":\"note\",\"te\\u0000xt\":\"\"}", "no JSON");
 	bad("{\"v\":1,\"type\":\"note\",\"text\":\"\xff\"}", "no JSON");
 	bad("{\"v\":1,\"type\":\"note\",\"text\":1}", "`text` is no string");
 	bad("{\"v\":1,\"type\":\"weather\",\"sun\":[[[[1]]]]}", "nests deeper");
