@@ -144,21 +144,21 @@ deps: ## install the Debian packages that everything here needs (apt-get, throug
 deps-present:
 	$(Q)tests/deps/install --check 2>/dev/null || tests/deps/install
 
-# The parts: lint unit toml judge solver replay cli e2e. The tests want both programs in both modes: ASan's for correctness, the
+# The parts: lint unit toml judge solver replay cli defects e2e. The tests want both programs in both modes: ASan's for correctness, the
 # release for what the front is linked to.
 .PHONY: check
-check: deps-present ## everything that CI runs, as an unprivileged user; check-PART runs one of lint unit toml judge solver replay cli e2e
+check: deps-present ## everything that CI runs, as an unprivileged user; check-PART runs one of lint unit toml judge solver replay cli defects e2e
 	+$(Q)$(MAKE) --no-print-directory tests
 	+$(Q)$(MAKE) --no-print-directory MODE=release all
-	$(Q)tests/check lint unit toml judge solver replay cli e2e
+	$(Q)tests/check lint unit toml judge solver replay cli defects e2e
 
-.PHONY: check-lint check-unit check-toml check-judge check-solver check-replay check-cli check-e2e lint fuzz-replay
+.PHONY: check-lint check-unit check-toml check-judge check-solver check-replay check-cli check-defects check-e2e lint fuzz-replay
 lint: check-lint ## what the compiler does not check: include directions, libraries, symbols, contracts, shell
 fuzz-replay: check-replay ## run every fuzz target over its corpus
-check-lint check-unit check-toml check-judge check-solver check-replay check-cli check-e2e: check-%: deps-present
+check-lint check-unit check-toml check-judge check-solver check-replay check-cli check-defects check-e2e: check-%: deps-present
 	+$(Q)$(MAKE) --no-print-directory $(if $(filter %-unit %-toml %-judge %-solver,$@),$(UNIT_BINS) $(TOOL_BINS)) \
-		$(if $(filter %-replay,$@),$(FUZZ_REPLAYS)) $(if $(filter %-cli %-e2e %-lint,$@),all)
-	+$(Q)$(if $(filter %-cli %-e2e %-lint,$@),$(MAKE) --no-print-directory MODE=release all,:)
+		$(if $(filter %-replay,$@),$(FUZZ_REPLAYS)) $(if $(filter %-cli %-defects %-e2e %-lint,$@),all)
+	+$(Q)$(if $(filter %-cli %-defects %-e2e %-lint,$@),$(MAKE) --no-print-directory MODE=release all,:)
 	$(Q)tests/check $*
 
 .PHONY: fuzz
