@@ -325,7 +325,9 @@ static int load_detached(struct attempt *t, size_t archive, struct err *e)
 		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED, "%s: %s is not signed: %s has no InRelease and no "
 			"Release.gpg; if its packages are to be taken although nobody vouches for them, list it in [apt] trusted",
 			a->source.where, text, public_place(a));
-	return pkg_archive_take_release(a, t->request, &b.gets[0].bytes, &b.gets[1].bytes, b.gets[0].from, e);
+	r = pkg_archive_take_release(a, t->request, &b.gets[0].bytes, &b.gets[1].bytes, b.gets[0].from, e);
+	/* Two files that a mirror replaces one after the other: the second look decides. */
+	return r == -EKEYREJECTED && !t->fresh ? blame(t, archive, true, r) : r;
 }
 
 /* The release file of a trusted archive without Release: InRelease, or none at all. */

@@ -27,6 +27,15 @@ lock() { run_imgbuild lock "${archive_mirror[@]}" "$plan"; }
 # Build as far as the files are fetched: without QEMU nothing comes after that.
 fetch() { PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build "${archive_mirror[@]}" "$@" "$plan"; }
 
+# Gather what the lock names.
+gather() { run_imgbuild vendor "${archive_mirror[@]}" "$@" -o "$BATS_TEST_TMPDIR/gathered" "$plan"; }
+expect_gathered() { # the real .debs of these packages
+	local name
+	for name; do
+		cmp "$(archive_deb "$name")" "$BATS_TEST_TMPDIR/gathered/sha256/$(digest_of "$(archive_deb "$name")")" || return 1
+	done
+}
+
 # The archive as two places know it: old has what was first published, new has what the point update brought.
 point_update() {
 	version=1.6-2.1+deb12u9
@@ -79,10 +88,16 @@ refused() { # REGEX…: exit 3, each is said, and no lock was written
 	expect_equal "$(archive_asked '/dists/')" 0
 	expect_equal "$(archive_asked 'jq_1\.6-2\.1\+deb12u9')" 0
 	expect_equal "$(archive_asked 'pool/')" 3
-	for name in jq libjq1 libonig5; do
-		digest=$(digest_of "$(archive_deb $name)")
-		[ -f "$IMGBUILD_CACHE/blobs/sha256/${digest:0:2}/$digest" ]
-	done
+	# It ended for want of QEMU, and for nothing else.
+	expect_status 4
+	expect_stderr 'qemu-system'
+	archive_forget
+	gather
+	expect_status 0
+	expect_gathered jq libjq1 libonig5
+	cmp "$lock" "$BATS_TEST_TMPDIR/before"
+	expect_equal "$(archive_asked '/dists/')" 0
+	expect_equal "$(archive_asked 'pool/')" 3
 }
 
 @test "packages gone from the pool: all of them named at once, with where they were sought" {
@@ -109,11 +124,9 @@ refused() { # REGEX…: exit 3, each is said, and no lock was written
 	archive_unpool libjq1
 	mkdir -p "$archive_www/store/sha256"
 	for name in jq libjq1; do cp "$(archive_deb $name)" "$archive_www/store/sha256/$(digest_of "$(archive_deb $name)")"; done
-	fetch --blobs "$archive_url/store"
-	for name in jq libjq1 libonig5; do
-		digest=$(digest_of "$(archive_deb $name)")
-		[ -f "$IMGBUILD_CACHE/blobs/sha256/${digest:0:2}/$digest" ]
-	done
+	gather --blobs "$archive_url/store"
+	expect_status 0
+	expect_gathered jq libjq1 libonig5
 }
 
 # ---- a mirror in the middle of its update ------------------------------------------------------------------------------
@@ -165,6 +178,23 @@ expect_named_mid_sync() {
 	expect_stderr 'may be in the middle of an update: once more in 0\.4 s'
 	expect_stderr 'is still in the middle of an update: once more in 1\.2 s'
 	grep -q "name = \"jq\", version = \"$version\"" "$lock"
+}
+
+@test "Release is new and Release.gpg old: asked once more, which helps or not" {
+	export ARCHIVE_SIGNED=detached IMGBUILD_RETRY_DELAY_MS=400
+	mid_sync old Release.gpg
+	lock
+	refused 'is bad: the file was changed after it was signed' "$archive_url/debian/dists/bookworm/Release"
+	expect_equal "$(archive_asked 'Release\.gpg')" 2
+	: >"$archive_dir/nginx/access.log"
+	(
+		until [ "$(archive_asked 'Release\.gpg')" -ge 1 ]; do sleep 0.05; done
+		archive_restore new Release.gpg
+	) 3>&- &
+	lock
+	wait
+	expect_status 0
+	grep -q "version = \"$version\"" "$lock"
 }
 
 @test "with by-hash an archive may be updated under our hands" {
