@@ -609,22 +609,32 @@ static int read_field(struct reader *r, const struct field *f, const struct toml
 	return ok ? 0 : fail(r, v->offset, "%s: found something else, expected %s", f->name, f->accepts);
 }
 
+/* A key may hold a NUL: strcmp() alone would take "base\0x" for "base". */
+static bool key_is(const struct toml_member *m, const char *name)
+{
+	return strlen(name) == m->key.len && memcmp(m->key.data, name, m->key.len) == 0;
+}
+
 /* Read all of a table's keys into the object. */
 static int read_fields(struct reader *r, const struct field *fields, size_t n, const struct toml_value *table, void *object)
 {
 	uint64_t seen = 0;
+	size_t k = 0;
 
 	if (table->type != TOML_TABLE)
 		return fail(r, table->offset, "found %s, expected a table", toml_type_name(table->type));
 	for (size_t i = 0; i < table->table.n; i++) {
 		const struct toml_member *m = &table->table.members[i];
 		char shown[64];
-		size_t k = 0;
+		size_t tried = 0;
 		int code;
 
-		while (k < n && (strlen(fields[k].name) != m->key.len || memcmp(fields[k].name, m->key.data, m->key.len) != 0))
-			k++;
-		if (k == n)
+		/* Beginning behind the one before: they are written in this order, and there are thousands of them. */
+		while (tried < n && !key_is(m, fields[k].name)) {
+			k = k + 1 < n ? k + 1 : 0;
+			tried++;
+		}
+		if (tried == n)
 			return fail(r, m->key_offset, "found the unknown key `%s`, expected none of another version",
 				err_sanitize(shown, sizeof(shown), m->key.data, m->key.len));
 		code = read_field(r, &fields[k], m->value, (char *)object + fields[k].offset);
@@ -632,9 +642,9 @@ static int read_fields(struct reader *r, const struct field *fields, size_t n, c
 			return code;
 		seen |= UINT64_C(1) << k;
 	}
-	for (size_t k = 0; k < n; k++)
-		if (fields[k].required && !(seen >> k & 1))
-			return fail(r, table->offset, "found no %s, expected one", fields[k].name);
+	for (size_t i = 0; i < n; i++)
+		if (fields[i].required && !(seen >> i & 1))
+			return fail(r, table->offset, "found no %s, expected one", fields[i].name);
 	return 0;
 }
 
@@ -784,12 +794,6 @@ static int read_sources(struct reader *r, const struct toml_value *v, struct loc
 			return fail_merge(r, list->items[i]->offset, "found the slot `%s` out of order or twice", a->sources[i].slot);
 	}
 	return 0;
-}
-
-/* A key may hold a NUL: strcmp() alone would take "base\0x" for "base". */
-static bool key_is(const struct toml_member *m, const char *name)
-{
-	return strlen(name) == m->key.len && memcmp(m->key.data, name, m->key.len) == 0;
 }
 
 static int read_arch(struct reader *r, const struct toml_value *v, struct lock_arch *a)

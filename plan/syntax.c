@@ -23,7 +23,7 @@ static bool in_set(char c, const char *set)
 
 static bool is_alnum(char c)
 {
-	return in_set(c, lower) || in_set(c, upper) || in_set(c, digits);
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
 /* Is all of s made of letters, digits and the characters of `more`, with a length of min to max? */
@@ -43,7 +43,10 @@ bool syntax_is_package_name(const char *s)
 {
 	if (!made_of(s, "+-.", 2, SYNTAX_NAME_MAX_BYTES) || !is_alnum(s[0]))
 		return false;
-	return s[strcspn(s, upper)] == '\0';
+	for (; *s; s++)
+		if (*s >= 'A' && *s <= 'Z')
+			return false;
+	return true;
 }
 
 bool syntax_is_package_version(const char *s)

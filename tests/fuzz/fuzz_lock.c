@@ -1,7 +1,7 @@
 /* Any bytes as a lock: no crash, and what is read is written in a form that reads as the same. */
 #include "lib/buf.h"
 #include "lib/cleanup.h"
-#include "plan/lock.h"
+#include "plan/lock_diff.h"
 #include "plan/toml.h"
 
 #include <assert.h>
@@ -27,5 +27,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(r == 0);
 	r = lock_format(&second, &twice, &e);
 	assert(r == 0 && once.len == twice.len && memcmp(buf_str(&once), buf_str(&twice), once.len) == 0);
+	for (unsigned a = 0; a < ARCH_COUNT; a++) {
+		_cleanup_lock_changes_ struct lock_changes none = { 0 }, some = { 0 };
+
+		r = lock_diff(&first.arch[a], &second.arch[a], &none, &e);
+		assert(r == 0 && none.n == 0);
+		r = lock_diff(&first.arch[a], &second.arch[(a + 1) % ARCH_COUNT], &some, &e);
+		assert(r == 0);
+	}
 	return 0;
 }
