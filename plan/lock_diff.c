@@ -109,16 +109,17 @@ static size_t same_name(const struct lock_package *items, size_t n)
 static int compare_packages(struct lock_changes *c, enum lock_change_kind kind, const struct lock_package *was, size_t n_was,
 	const struct lock_package *is, size_t n_is)
 {
+	size_t x = 0, y = 0;
 	int r = 0;
 
-	while (r == 0 && (n_was > 0 || n_is > 0)) {
-		int order = n_was == 0 ? 1 : n_is == 0 ? -1 : strcmp(was->name, is->name);
-		size_t a = order <= 0 ? same_name(was, n_was) : 0, b = order >= 0 ? same_name(is, n_is) : 0;
+	while (r == 0 && (x < n_was || y < n_is)) {
+		int order = x == n_was ? 1 : y == n_is ? -1 : strcmp(was[x].name, is[y].name);
+		size_t a = order <= 0 ? same_name(&was[x], n_was - x) : 0, b = order >= 0 ? same_name(&is[y], n_is - y) : 0;
 
 		for (size_t i = 0; r == 0 && (i < a || i < b); i++)
-			r = note_packages(c, kind, i < a ? &was[i] : NULL, i < b ? &is[i] : NULL);
-		was += a, n_was -= a;
-		is += b, n_is -= b;
+			r = note_packages(c, kind, i < a ? &was[x + i] : NULL, i < b ? &is[y + i] : NULL);
+		x += a;
+		y += b;
 	}
 	return r;
 }
