@@ -215,33 +215,65 @@ static int hex_value(char c)
 	return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
 }
 
+/* Decode (s, len) from percent-encoding. NULL when out of memory; *ret_ok: no escape made a '/' or a NUL of what was none. */
+static char *decode(const char *s, size_t len, bool *ret_ok)
+{
+	char *text = malloc(len + 1);
+	size_t n = 0;
+
+	*ret_ok = true;
+	for (size_t i = 0; text && i < len; i++) {
+		char c = s[i];
+
+		if (c == '%' && len - i > 2 && is_hex(s[i + 1]) && is_hex(s[i + 2])) {
+			c = (char)(hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]));
+			i += 2;
+			*ret_ok &= c != '/' && c != '\0';
+		}
+		text[n++] = c;
+	}
+	if (text)
+		text[n] = '\0';
+	return text;
+}
+
 int checksums_name_of_url(const char *url, char **ret, struct err *e)
 {
-	size_t len = strcspn(url, "?#"), start = len, n = 0;
+	size_t len = strcspn(url, "?#"), start = len;
 	const char *scheme = strstr(url, "://"), *path = scheme ? strchr(scheme + 3, '/') : url;
 	_cleanup_free_ char *name = NULL;
+	bool ok;
 
 	if (!path || path >= url + len)
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the address names no file");
 	while (start > (size_t)(path - url) && url[start - 1] != '/')
 		start--;
-	name = malloc(len - start + 1);
+	name = decode(url + start, len - start, &ok);
 	if (!name)
 		return err_set(e, -ENOMEM, "out of memory");
-	for (size_t i = start; i < len; i++) {
-		char c = url[i];
-
-		if (c == '%' && len - i > 2 && is_hex(url[i + 1]) && is_hex(url[i + 2])) {
-			c = (char)(hex_value(url[i + 1]) << 4 | hex_value(url[i + 2]));
-			i += 2;
-		}
-		if (c == '/' || c == '\0')
-			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the last part of the address is no file name");
-		name[n++] = c;
-	}
-	name[n] = '\0';
-	if (n == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+	if (!ok)
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the last part of the address is no file name");
+	if (!name[0] || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the address names no file: it ends in `/`");
 	*ret = take_ptr(name);
+	return 0;
+}
+
+int checksums_path_beneath(const char *url, const char *list_url, char **ret)
+{
+	size_t len = strcspn(url, "?#"), folder_len = strcspn(list_url, "?#");
+	_cleanup_free_ char *path = NULL;
+	bool ok;
+
+	while (folder_len > 0 && list_url[folder_len - 1] != '/')
+		folder_len--;
+	if (len <= folder_len || strncmp(url, list_url, folder_len) != 0 || !memchr(url + folder_len, '/', len - folder_len))
+		return -ENOENT;
+	path = decode(url + folder_len, len - folder_len, &ok);
+	if (!path)
+		return -ENOMEM;
+	if (!ok)
+		return -ENOENT;
+	*ret = take_ptr(path);
 	return 0;
 }

@@ -22,7 +22,7 @@ struct checksums_entry {
 	struct digest sha256, sha512; /* at least one; the other may be DIGEST_NONE */
 };
 
-/* Find what the list (text, len) says of the file `name`, which it may call "./name", too.
+/* Find what the list (text, len) says of the file `name` (or path, "x86_64/disk.img"), which it may call "./name", too.
  * label  what to call the list in messages
  * Returns 0; -ENOENT it does not list that file, or only with weaker digests; -ENOTUNIQ it lists the file with two digests of one
  * algorithm; -EBADMSG it is no list of checksums, or is over a limit. */
@@ -32,5 +32,9 @@ int checksums_find(const char *text, size_t len, const char *name, const char *l
 /* The name that a list has for the file of a URL: the last part of its path, percent-decoded. malloc'ed.
  * Returns 0; -EINVAL the path has none (ends in a slash), or it decodes to what is no file name. */
 int checksums_name_of_url(const char *url, char **ret, struct err *e) _must_check_;
+
+/* The path that a list at list_url has for the file of a URL in a folder beneath its own ("x86_64/disk.img"), percent-decoded. malloc'ed.
+ * Returns 0; -ENOENT (no error is set) the file lies elsewhere, or in the list's own folder; -ENOMEM. */
+int checksums_path_beneath(const char *url, const char *list_url, char **ret) _must_check_;
 
 #endif

@@ -16,7 +16,7 @@ void vouch_release(struct vouch *v)
 
 bool vouch_equal(const struct vouch *a, const struct vouch *b)
 {
-	return memcmp(&a->sha256, &b->sha256, sizeof(a->sha256)) == 0 && memcmp(&a->sha512, &b->sha512, sizeof(a->sha512)) == 0;
+	return digest_equal(&a->sha256, &b->sha256) && digest_equal(&a->sha512, &b->sha512);
 }
 
 /* ---- lists and signatures ------------------------------------------------------------------------------------------- */
@@ -142,6 +142,23 @@ static int verify_list(const struct build_env *env, const struct prepared *p, co
 	return 0;
 }
 
+/* Find the image by its path from the list's folder, where it lies deeper, and by its name alone. */
+static int find_in_list(const struct prepared *p, const char *list_url, const char *name, const char *label, const struct buf *text,
+	struct checksums_entry *ret, struct err *e)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = checksums_path_beneath(p->plan->base[p->arch].location.url, list_url, &path);
+
+	if (r == -ENOMEM)
+		return err_set(e, r, "out of memory");
+	if (r == 0)
+		r = checksums_find(buf_str(text), text->len, path, label, ret, e);
+	if (r != -ENOENT)
+		return r;
+	err_clear(e);
+	return checksums_find(buf_str(text), text->len, name, label, ret, e);
+}
+
 /* Find the image in the list as it came from url, after its signature was checked where that is asked for. */
 static int read_list(const struct build_env *env, const struct prepared *p, const char *url, const char *name, bool verify,
 	struct buf *text, struct vouch *ret, struct err *e)
@@ -159,7 +176,7 @@ static int read_list(const struct build_env *env, const struct prepared *p, cons
 	if (r == 0 && verify)
 		r = verify_list(env, p, label, text, &found.checksums.signer, e);
 	if (r == 0)
-		r = checksums_find(buf_str(text), text->len, name, label, &entry, e);
+		r = find_in_list(p, url, name, label, text, &entry, e);
 	if (r < 0)
 		return r;
 	found.sha256 = entry.sha256;
@@ -192,9 +209,11 @@ static bool is_absent(const struct err *e)
 	return e->code == -ENOENT || e->code == -EACCES || e->code == -EBADMSG;
 }
 
-/* One list beside the image. Returns 1: it has the image; 0: it does not, or there is none. */
+enum look { LOOK_FOUND, LOOK_ABSENT, LOOK_UNKNOWN };
+
+/* One list beside the image: it has the image, it does not or there is none, or the server would not say. */
 static int look_beside(const struct build_env *env, const struct prepared *p, const char *url, const char *name,
-	struct vouch *ret, struct err *e)
+	struct vouch *ret, enum look *ret_look, struct err *e)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(CHECKSUMS_MAX_BYTES);
 	_cleanup_strv_ struct strv places = { 0 };
@@ -205,13 +224,10 @@ static int look_beside(const struct build_env *env, const struct prepared *p, co
 	if (r == 0)
 		r = fetch_small(env, "checksums", &places, true, &text, &missing, &why);
 
-	if (r == 0 && missing)
-		return 0;
-	if (r == 0)
+	if (r == 0 && !missing)
 		r = read_list(env, p, url, name, false, &text, ret, &why);
-	if (r == 0)
-		return 1;
-	if (is_absent(&why))
+	*ret_look = missing || (r < 0 && is_absent(&why)) ? LOOK_ABSENT : r == 0 ? LOOK_FOUND : LOOK_UNKNOWN;
+	if (*ret_look != LOOK_UNKNOWN)
 		return 0;
 	if (r == -ECANCELED || r == -ENOTUNIQ || why.kind != ERR_KIND_INPUT) {
 		*e = why;
@@ -221,28 +237,30 @@ static int look_beside(const struct build_env *env, const struct prepared *p, co
 	return 0;
 }
 
-/* The lists that publishers put beside their images: those of Debian and Ubuntu, and of the Red Hat family. */
+/* The lists that publishers put beside their images: those of Debian and Ubuntu, and of the Red Hat family. A server in trouble is
+ * not asked for the next one. */
 static int find_beside(const struct build_env *env, const struct prepared *p, const char *name, struct vouch *ret, struct err *e)
 {
 	static const char *const lists[] = { "SHA512SUMS", "SHA256SUMS", "CHECKSUM" };
 	const char *image_url = p->plan->base[p->arch].location.url;
 	size_t len = strcspn(image_url, "?#");
+	enum look look = LOOK_ABSENT;
 	int r = 0;
 
 	while (len > 0 && image_url[len - 1] != '/')
 		len--;
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(lists); i++) {
+	for (size_t i = 0; r == 0 && look == LOOK_ABSENT && i < ARRAY_SIZE(lists); i++) {
 		_cleanup_free_ char *url = NULL;
 
 		if (asprintf(&url, "%.*s%s", (int)len, image_url, lists[i]) < 0) {
 			url = NULL;
 			return err_set(e, -ENOMEM, "out of memory");
 		}
-		r = look_beside(env, p, url, name, ret, e);
+		r = look_beside(env, p, url, name, ret, &look, e);
 	}
-	if (r == 0)
+	if (r == 0 && look != LOOK_FOUND)
 		ret->trust = LOCK_TRUST_FIRST_USE;
-	return r < 0 ? r : 0;
+	return r;
 }
 
 int vouch_find(const struct build_env *env, const struct prepared *p, struct vouch *ret, struct err *e)

@@ -108,7 +108,7 @@ static const struct {
 	[OPT_ALLOW_OUTSIDE] = { "allow-outside", 0, NULL, "let the plan name files outside its own folder",
 		READS_PLAN },
 	[OPT_JSON] = { "json", 0, NULL, "print the result as JSON", ALL_VERBS },
-	[OPT_QUIET] = { "quiet", 'q', NULL, "print nothing but the result and errors", ALL_VERBS },
+	[OPT_QUIET] = { "quiet", 'q', NULL, "print nothing but the result, warnings and errors", ALL_VERBS },
 	[OPT_VERBOSE] = { "verbose", 'v', NULL, "say more, the guest's output included", ALL_VERBS },
 	[OPT_NO_COLOR] = { "no-color", 0, NULL, "no colours and no redrawn lines ($NO_COLOR does the same)", ALL_VERBS },
 	[OPT_HELP] = { "help", 'h', NULL, "show help", ALL_VERBS },

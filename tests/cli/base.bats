@@ -174,6 +174,14 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 	expect_refused
 	expect_stderr "$url/lists/SUMS does not list .base.qcow2., but 1 other"
 	refute grep -q 'current/base.qcow2' "$access"
+	# A list of a whole tree has its paths.
+	(cd "$www" && sha256sum current/base.qcow2 >SUMS)
+	plan_with "checksums = \"$url/SUMS\""
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "checksums"' "$url/SUMS"
+	rm "$lock"
+	plan_with "checksums = \"$url/lists/SUMS\""
 	(cd "$www/current" && sha512sum --tag base.qcow2 >../lists/SUMS)
 	run_imgbuild lock "$plan"
 	expect_status 0
@@ -234,11 +242,74 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 	run_imgbuild lock "$plan"
 	expect_refused
 	expect_stderr 'signature .* is bad'
+	# nobody here who could tell
+	PATH_FOR_IMGBUILD=/nowhere run_imgbuild lock "$plan"
+	expect_status 4
+	expect_stderr gpgv
+	[ ! -e "$lock" ]
 	# no signature at all
 	echo nothing >"$www/current/SHA512SUMS.sign"
 	run_imgbuild lock "$plan"
 	expect_refused
 	refute grep -q 'base.qcow2' "$access"
+}
+
+@test "where sqv stands for gpgv: detached signatures, and no others" {
+	start_nginx
+	list 512
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	ln -s "$(command -v sqv)" "$BATS_TEST_TMPDIR/bin"
+	sign publisher --detach-sign --output "$www/current/SHA512SUMS.sign" "$www/current/SHA512SUMS"
+	plan_with "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/publisher.asc"'
+	PATH_FOR_IMGBUILD=$BATS_TEST_TMPDIR/bin run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked 'trust = "signature"' "signer = \"$fingerprint\""
+	run_imgbuild lock --check "$plan"
+	expect_status 0
+	plan_with "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/stranger.asc"'
+	PATH_FOR_IMGBUILD=$BATS_TEST_TMPDIR/bin run_imgbuild lock "$plan"
+	expect_status 3
+	(cd "$www/current" && sha256sum base.qcow2 | sign publisher --clearsign >CHECKSUM)
+	plan_with "checksums = \"$url/current/CHECKSUM\"" 'checksums_key = "keys/publisher.asc"'
+	PATH_FOR_IMGBUILD=$BATS_TEST_TMPDIR/bin run_imgbuild lock "$plan"
+	expect_status 4
+	expect_stderr gpgv
+}
+
+@test "offline: what is not here is named, and no first use is made" {
+	start_nginx
+	plan_with
+	run_imgbuild lock --offline "$plan"
+	expect_refused
+	expect_stderr 'offline'
+	plan_with "checksums = \"$url/current/SHA512SUMS\""
+	run_imgbuild lock --offline "$plan"
+	expect_refused
+	expect_stderr "SHA512SUMS.*offline|offline.*SHA512SUMS"
+	expect_equal "$(wc -l <"$access")" 0
+}
+
+expect_key() { # KEY [LINE…]: the key of the plan with these lines, after its lock was made
+	local key=$1
+	shift
+	plan_with "$@"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_equal "$("$IMGBUILD" key --locked "$plan")" "$key"
+}
+
+@test "who vouches is no part of the key" {
+	start_nginx
+	plan_with
+	run_imgbuild lock "$plan"
+	key=$("$IMGBUILD" key --locked "$plan")
+	list 512
+	sign publisher --detach-sign --output "$www/current/SHA512SUMS.sign" "$www/current/SHA512SUMS"
+	expect_key "$key" "sha256 = \"$sha256\""
+	expect_key "$key" "sha512 = \"$sha512\""
+	expect_key "$key" "checksums = \"$url/current/SHA512SUMS\""
+	expect_key "$key" "checksums = \"$url/current/SHA512SUMS\"" 'checksums_key = "keys/publisher.asc"'
+	expect_locked 'trust = "signature"'
 }
 
 @test "of a clear-signed list nothing counts but what was signed" {

@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const uint8_t *newline = size ? memchr(data, '\n', size) : NULL;
 	size_t name_len = newline ? (size_t)(newline - data) : size;
-	_cleanup_free_ char *line = strndup(size ? (const char *)data : "", name_len), *name = NULL;
+	_cleanup_free_ char *line = strndup(size ? (const char *)data : "", name_len), *name = NULL, *path = NULL;
 	struct checksums_entry entry = { 0 };
 	struct err e = ERR_INIT;
 	int r;
@@ -20,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (checksums_name_of_url(line, &name, &e) == 0 && (!name[0] || strchr(name, '/')))
 		__builtin_trap();
 	err_clear(&e);
+	if (checksums_path_beneath(line, "https://x.org/SUMS", &path) == 0 && !strchr(path, '/'))
+		__builtin_trap();
 	/* At the end of an allocation of its own, so that a byte too far is seen. */
 	r = newline ? checksums_find((const char *)newline + 1, size - name_len - 1, line, "list", &entry, &e) :
 		      checksums_find("", 0, line, "list", &entry, &e);

@@ -111,6 +111,28 @@ static void reads_what_coreutils_write(void **state)
 	}
 }
 
+/* A list as a publisher has it, and the file that it is about. */
+static void reads_a_real_list(void **state)
+{
+	static const char name[] = "x86_64/alpine-minirootfs-3.20.3-x86_64.tar.gz";
+	const char *data = getenv("IMGBUILD_TEST_DATA");
+	_cleanup_close_ int dirfd = open(data ? data : "../shared/data", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+	_cleanup_buf_ struct buf list = BUF_INIT(CHECKSUMS_MAX_BYTES);
+	struct checksums_entry entry;
+	struct err e = ERR_INIT;
+	struct digest found;
+
+	(void)state;
+	if (read_file_at(dirfd, "rootfs/alpine-3.20.3-checksums.sha512", true, &list, &e) < 0 ||
+		checksums_find(buf_str(&list), list.len, name, "list", &entry, &e) < 0)
+		fail_msg("%s", e.message);
+	fd = openat(dirfd, "rootfs/alpine-minirootfs-3.20.3-x86_64.tar.gz", O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(digest_fd(DIGEST_SHA512, fd, UINT64_MAX, &found, &e), 0);
+	assert_true(digest_equal(&found, &entry.sha512));
+	assert_int_equal(checksums_find(buf_str(&list), list.len, strchr(name, '/') + 1, "list", &entry, &e), -ENOENT);
+}
+
 static void refuses(const char *list, size_t len, const char *name, int code, const char *words)
 {
 	struct checksums_entry entry = { 0 };
@@ -207,6 +229,31 @@ static void names_the_file_of_a_url(void **state)
 	}
 }
 
+static void tells_the_path_from_a_list(void **state)
+{
+	static const struct {
+		const char *url, *list, *path; /* NULL: not beneath */
+	} cases[] = {
+		{ "http://x.org/a/b/c.img", "http://x.org/a/SUMS", "b/c.img" },
+		{ "http://x.org/a/b/c/d%20e.img?q/r", "http://x.org/a/SUMS?x/y", "b/c/d e.img" },
+		{ "http://x.org/a/c.img", "http://x.org/a/SUMS", NULL },
+		{ "http://x.org/a/c.img", "http://x.org/a/b/SUMS", NULL },
+		{ "http://x.org/ab/c.img", "http://x.org/a/SUMS", NULL },
+		{ "http://y.org/a/b/c.img", "http://x.org/a/SUMS", NULL },
+		{ "http://x.org/a/b%2Fc.img", "http://x.org/a/SUMS", NULL },
+		{ "http://x.org/a/b/c%00.img", "http://x.org/a/SUMS", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_free_ char *path = NULL;
+		int r = checksums_path_beneath(cases[i].url, cases[i].list, &path);
+
+		if (cases[i].path ? r != 0 || strcmp(path, cases[i].path) != 0 : r != -ENOENT)
+			fail_msg("%s: %d %s", cases[i].url, r, path ? path : "");
+	}
+}
+
 static int setup(void **state)
 {
 	static struct apt_fixture f;
@@ -227,9 +274,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(finds_what_coreutils_verify),
 		cmocka_unit_test(reads_what_coreutils_write),
+		cmocka_unit_test(reads_a_real_list),
 		cmocka_unit_test(refuses_what_is_no_answer),
 		cmocka_unit_test(keeps_to_its_limits),
 		cmocka_unit_test(names_the_file_of_a_url),
+		cmocka_unit_test(tells_the_path_from_a_list),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
