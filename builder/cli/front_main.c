@@ -3,6 +3,7 @@
 #include "builder/cli/check.h"
 #include "builder/cli/entries.h"
 #include "builder/cli/report.h"
+#include "builder/cli/why.h"
 #include "builder/prepare.h"
 #include "lib/version.h"
 #include "plan/canonical.h"
@@ -65,7 +66,7 @@ static int print_key(const struct options *o, const struct prepared *p, struct e
 
 enum { TO_ENGINE = -1 };
 
-/* `build` and `key`: answered here when lock and cache know. Returns the exit status, or TO_ENGINE. */
+/* `build`, `key` and `why`: answered here when lock and cache know. Returns the exit status, or TO_ENGINE. */
 static int from_plan(const struct options *o, const struct store *store, struct terminal *t)
 {
 	_cleanup_prepared_ struct prepared p = { 0 };
@@ -77,6 +78,10 @@ static int from_plan(const struct options *o, const struct store *store, struct 
 
 	if (r < 0)
 		return report_failure(t, &faults, &e);
+	if (o->verb == VERB_WHY) {
+		r = why_print(&p, store, o->args.n > 1 ? o->args.items[1] : NULL, o->json, &t->sink, stdout, &e);
+		return r < 0 ? report_failure(t, NULL, &e) : report_flush(t);
+	}
 	if (o->verb == VERB_KEY && p.key_error == -ENOKEY) {
 		(void)err_set_kind(&e, ERR_KIND_USAGE, -ENOKEY, "%s: write the lock with `imgbuild lock %s`", p.key_reason,
 			o->args.items[0]);
@@ -134,6 +139,7 @@ static int answer(const struct options *o, struct terminal *t)
 	switch (o->verb) {
 	case VERB_BUILD:
 	case VERB_KEY:
+	case VERB_WHY:
 	case VERB_LS:
 	case VERB_SHOW:
 		break;
@@ -150,7 +156,7 @@ static int answer(const struct options *o, struct terminal *t)
 	}
 	if (o->verb == VERB_LOCK)
 		return check_lock(o, &store, t);
-	return o->verb == VERB_BUILD || o->verb == VERB_KEY ? from_plan(o, &store, t) : read_entries(o, &store, t);
+	return o->verb != VERB_LS && o->verb != VERB_SHOW ? from_plan(o, &store, t) : read_entries(o, &store, t);
 }
 
 int main(int argc, char **argv)

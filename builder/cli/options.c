@@ -6,7 +6,7 @@
 #define BIT(v) (1u << (v))
 #define ALL_VERBS (BIT(VERB_COUNT) - 1)
 #define BUILDING (BIT(VERB_BUILD) | BIT(VERB_LOCK) | BIT(VERB_VENDOR))
-#define READS_PLAN (BUILDING | BIT(VERB_KEY))
+#define READS_PLAN (BUILDING | BIT(VERB_KEY) | BIT(VERB_WHY))
 
 static const struct {
 	const char *name, *arguments, *summary;
@@ -29,6 +29,14 @@ static const struct {
 		"there. With --json, print the canonical document that is hashed, so that the\n"
 		"key can be computed by hand (see the manual's examples).\n",
 		1, 1 },
+	[VERB_WHY] = { "why", "PLAN [KEY]", "tell what differs between a plan and the nearest image in the cache",
+		"Tell, input by input, what differs between PLAN and the nearest image of the same\n"
+		"architecture in the cache, or the entry of KEY: packages with their versions,\n"
+		"files, the changed lines of the setup script. Or that nothing does: it is a hit.\n"
+		"Needs no network; what the lock does not answer is named, and the rest compared.\n"
+		"KEY may be a unique prefix, also of a failed build. Exit status 0 in all of these\n"
+		"cases; with --json, \"hit\" says which it is.\n",
+		1, 2 },
 	[VERB_INSPECT] = { "inspect", "FILE", "tell what a disk image is: format, partitions, root, distribution",
 		"Tell the format of a disk image, its partitions and their filesystems, which\n"
 		"one is the root and which distribution it holds.\n",

@@ -3,7 +3,7 @@
 
 _imgbuild() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' word i
-	local verbs='build lock key inspect extract clone vendor ls show help'
+	local verbs='build lock key why inspect extract clone vendor ls show help'
 	local options='--arch --cache --output --accel --as --mirror --blobs --offline --locked --check --allow-outside --json --quiet
 		--verbose --no-color --help --version'
 	COMPREPLY=()
@@ -33,7 +33,7 @@ _imgbuild() {
 	else
 		case $verb in
 		'') mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$cur"; compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur") ;;
-		build | lock | key | vendor) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur") ;;
+		build | lock | key | why | vendor) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur") ;;
 		clone | show) mapfile -t COMPREPLY < <(compgen -W "$(imgbuild ls --json 2>/dev/null |
 			sed -n 's/.*"key": *"\([0-9a-f]*\)[^"]*".*/\1/p')" -- "$cur") ;;
 		help) mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$cur") ;;
