@@ -2,9 +2,9 @@
 # The 22 defects of the ancestor, each a test that shows imgbuild does not have it. tests/mutants has for each a patch that brings it
 # back, with which the test of that name must fail.
 #
-# Four builds are made once, under setup_file: `good`, whose every system call that opens or starts something is traced; `bad`, whose
-# script fails after it has said everything that might be taken for success; `slow`, which takes long and says so; `other`, which
-# runs beside `slow` with another plan.
+# Four builds are made once, when a test first needs one: `good`, whose every system call that opens or starts something is traced;
+# `bad`, whose script fails after it has said everything that might be taken for success; `slow`, which takes long and says so; and
+# `other`, which runs beside `slow` with another plan.
 
 load ../helper
 load ../fixtures/archive
@@ -19,11 +19,19 @@ build() {
 	echo "$status" >"$BATS_FILE_TMPDIR/$name.status"
 }
 
-setup_file() {
+# Make these builds, at once, unless they were made.
+need() {
+	local name
+	for name in "$@"; do
+		[ -e "$BATS_FILE_TMPDIR/$name.status" ] || "build_$name" &
+	done
+	wait
+}
+
+build_good() {
 	local bin=$BATS_FILE_TMPDIR/bin
 	mkdir "$bin"
 	ln -s "$(command -v qemu-system-x86_64)" "$bin/"
-
 	alpine_plan "$(plan_of good)" <<-'END'
 		[fstab]
 		keep = true
@@ -44,8 +52,10 @@ setup_file() {
 	build good env -i HOME="$HOME" TMPDIR="$TMPDIR" IMGBUILD_CACHE="$IMGBUILD_CACHE" ASAN_OPTIONS=detect_leaks=0 \
 		"$(command -v strace)" --seccomp-bpf -f -qq -y -s 4096 -o "$BATS_FILE_TMPDIR/trace" \
 		-e trace=execve,execveat,open,openat,openat2,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat \
-		"$(command -v env)" PATH="$bin" &
+		"$(command -v env)" PATH="$bin"
+}
 
+build_bad() {
 	alpine_plan "$(plan_of bad)" <<-'END'
 		[setup]
 		script = """
@@ -67,9 +77,10 @@ setup_file() {
 		exit 3
 		"""
 	END
-	build bad &
-	wait
+	build bad
+}
 
+build_slow() {
 	alpine_plan "$(plan_of slow)" <<-'END'
 		[provision]
 		stall_timeout = "2s"
@@ -78,13 +89,15 @@ setup_file() {
 		[image]
 		size = "203M"
 	END
+	build slow
+}
+
+build_other() {
 	alpine_plan "$(plan_of other)" <<-'END'
 		[setup]
 		script = "sleep 1; echo other >/etc/which"
 	END
-	build slow &
-	build other &
-	wait
+	build other
 }
 
 setup() {
@@ -97,8 +110,9 @@ teardown() {
 	archive_stop
 }
 
-# The entry of a build of setup_file, which passed.
+# The entry of such a build, which passed.
 entry_of() {
+	need "$1"
 	expect_equal "$1: $(cat "$BATS_FILE_TMPDIR/$1.status")" "$1: 0" >&2 || { tail -20 "$BATS_FILE_TMPDIR/$1.err" >&2; return 1; }
 	cat "$BATS_FILE_TMPDIR/$1.out"
 }
@@ -357,6 +371,7 @@ script = "sleep 2"'
 }
 
 @test "D9: no text that a script can print makes a failed build pass, and the nonce is in nothing that it can read" {
+	need good bad
 	expect_equal "$(cat "$BATS_FILE_TMPDIR/bad.status")" 1
 	expect_equal "$(cat "$BATS_FILE_TMPDIR/bad.out")" ""
 	grep -q 'exit status 3\|status 3' "$BATS_FILE_TMPDIR/bad.err"
@@ -497,6 +512,8 @@ expect_root() { # NUMBER
 }
 
 @test "D14: two builds beside each other do not meet, and nothing is written where others can have put a link" {
+	need slow other
+	need good
 	expect_equal "$(image_cat "$(entry_of slow)" /etc/which)" slow
 	expect_equal "$(image_cat "$(entry_of other)" /etc/which)" other
 	# Everything that was made or opened for writing lies in the cache; what is made there is made anew (O_EXCL) or not through links.
@@ -623,6 +640,7 @@ script = "sleep 30"'
 }
 
 @test "D20: a failed build is kept: console, steps, disk, plan and lock, and the message leads there" {
+	need bad
 	failed=$(echo "$IMGBUILD_CACHE"/failed/"$(key_of "$(plan_of bad)/plan.toml")"-*)
 	[ -d "$failed" ]
 	for file in console.log events.jsonl manifest.json plan.toml plan.lock kernel initrd rootfs.ext4; do
