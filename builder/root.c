@@ -1,6 +1,7 @@
 #include "builder/root.h"
 #include "builder/disk/extract.h"
 #include "builder/disk/source.h"
+#include "builder/ext4/check.h"
 #include "builder/ext4/probe.h"
 #include "builder/manifest.h"
 
@@ -134,6 +135,27 @@ static int confirm_local(const struct prepared *p, int fd, const struct digest *
 	return r;
 }
 
+/* Refuse a damaged root now: after a boot the same faults would be taken for the guest's. */
+static int check_root(int dirfd, struct err *e)
+{
+	const struct ext4_expect anything = { 0 };
+	_cleanup_close_ int fd = openat(dirfd, ROOT_IMAGE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_strv_ struct strv faults = { 0 };
+	_cleanup_blockdev_ struct blockdev *dev = NULL;
+	int r;
+
+	if (fd < 0)
+		return err_set_errno(e, -errno, "cannot open `%s`", ROOT_IMAGE);
+	r = blockdev_new_file(fd, &dev, e);
+	if (r == 0)
+		r = ext4_check(dev, &anything, &faults, NULL, e);
+	if (r == 0 && faults.n > 0)
+		r = err_set_kind(e, ERR_KIND_INPUT, -EUCLEAN,
+			"the root filesystem of the base image is damaged: %s%s; take another image, or one that e2fsck -f has repaired",
+			faults.items[0], faults.n > 1 ? ", and more" : "");
+	return r;
+}
+
 static char *root_manifest(const struct disk_layout *layout, size_t root, bool has_boot, const char *selector,
 	enum arch arch, size_t *ret_len)
 {
@@ -176,6 +198,8 @@ static int extract_root(const struct build_env *env, const struct prepared *p, c
 	has_boot = disk_find_boot(&layout, root, &boot) == 0 && fstype_is_ext(&layout.parts[boot].fs);
 	if (r == 0 && has_boot)
 		r = extract_partition(env, source.dev, &layout.parts[boot], folder.fd, ROOT_BOOT_IMAGE, e);
+	if (r == 0)
+		r = check_root(folder.fd, e);
 	if (r == 0 && p->plan->base[p->arch].location.path)
 		r = confirm_local(p, fd, base_sha256, e);
 	if (r < 0)

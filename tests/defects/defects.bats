@@ -422,11 +422,13 @@ script = "echo the script ran"'
 	"$IMGBUILD" extract "$plan/base.qcow2" -o "$BATS_TEST_TMPDIR/root"
 	truncate -s 201326592 "$BATS_TEST_TMPDIR/root"
 	mv "$BATS_TEST_TMPDIR/root" "$plan/base.qcow2"
-	inode=$(debugfs -R 'stat /etc/passwd' "$plan/base.qcow2" 2>/dev/null | sed -n 's/^Inode: \([0-9]*\).*/\1/p')
+	inode=$(debugfs -R 'stat /etc/services' "$plan/base.qcow2" 2>/dev/null | sed -n 's/^Inode: \([0-9]*\).*/\1/p')
 	debugfs -w -R "clri <$inode>" "$plan/base.qcow2"
 	refute e2fsck -fn "$plan/base.qcow2"
 	run_imgbuild "$plan/plan.toml"
-	refute [ "$status" = 0 ]
+	expect_status 3
+	expect_stderr 'base image is damaged.*/etc/services'
+	refute_stderr '^ *boot '
 	refute [ -e "$IMGBUILD_CACHE/images/$(key_of "$plan/plan.toml")" ]
 	# The damaged images of e2fsprogs itself: an error for each, no crash, no entry.
 	mkdir "$BATS_TEST_TMPDIR/damaged"
