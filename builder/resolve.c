@@ -2,6 +2,7 @@
 #include "builder/base.h"
 #include "builder/boot_kernel.h"
 #include "builder/root.h"
+#include "builder/update.h"
 #include "builder/vouch.h"
 #include "lib/io.h"
 #include "lib/process.h"
@@ -241,10 +242,11 @@ static int read_repositories(const struct prepared *p, struct package_question *
 	return 0;
 }
 
-/* Ask builder/packages what the plan's packages and its kernel's package are. */
-static int resolve_package_set(const struct build_env *env, const struct prepared *p, struct root *root, unsigned sections,
-	struct pkg_set *ret, struct err *e)
+/* Ask builder/packages what the plan's packages and its kernel's package are. `names` are those that may move (update.h). */
+static int resolve_package_set(const struct build_env *env, const struct prepared *p, const struct strv *names, struct root *root,
+	unsigned sections, struct pkg_set *ret, struct err *e)
 {
+	_cleanup_earlier_answer_ struct earlier_answer earlier = { 0 };
 	_cleanup_(package_question_release) struct package_question q = { .host_root_fd = -1 };
 	const struct plan_kernel *kernel = &p->plan->kernel[p->arch];
 	struct pkg_request request = { .arch = p->arch,
@@ -266,8 +268,13 @@ static int resolve_package_set(const struct build_env *env, const struct prepare
 	r = open_local_debs(p, &q, e);
 	if (r == 0)
 		r = read_repositories(p, &q, e);
+	if (r == 0)
+		r = earlier_answer_init(env, p, names, &earlier, e);
 	if (r < 0)
 		return err_default_kind(e, ERR_KIND_USAGE);
+	request.keep = earlier.is_there ? &earlier.keep : NULL;
+	request.known_releases = earlier.releases;
+	request.n_known_releases = earlier.n_releases;
 	if (sections & LOCK_SECTION_PACKAGES) {
 		request.install = &q.install;
 		request.remove = &p->plan->apt.remove;
@@ -367,7 +374,8 @@ static int resolve_kernel(const struct build_env *env, struct prepared *p, struc
 }
 
 /* What needs the root partition to be answered: packages, and a kernel that comes from there or from the sources it names. */
-static int resolve_from_root(const struct build_env *env, struct prepared *p, unsigned sections, struct err *e)
+static int resolve_from_root(const struct build_env *env, struct prepared *p, const struct strv *names, unsigned sections,
+	struct err *e)
 {
 	const struct plan_kernel *kernel = &p->plan->kernel[p->arch];
 	bool packages = sections & LOCK_SECTION_PACKAGES;
@@ -383,7 +391,7 @@ static int resolve_from_root(const struct build_env *env, struct prepared *p, un
 			r = root_get(env, p, &base, &root, e);
 	}
 	if (r == 0 && (packages || kernel_package))
-		r = resolve_package_set(env, p, &root, sections, &set, e);
+		r = resolve_package_set(env, p, names, &root, sections, &set, e);
 	if (r == 0 && sections & LOCK_SECTION_KERNEL)
 		r = resolve_kernel(env, p, &root, &set, e);
 	if (r == 0 && packages)
@@ -391,7 +399,8 @@ static int resolve_from_root(const struct build_env *env, struct prepared *p, un
 	return r;
 }
 
-static int resolve_unanswered(const struct build_env *env, struct prepared *p, struct err *e)
+/* Resolve what is not answered. An update is written when all of it is known: one that fails leaves the lock as it was. */
+static int resolve_unanswered(const struct build_env *env, struct prepared *p, const struct strv *names, struct err *e)
 {
 	unsigned sections;
 	int r = lock_missing(p->plan, &p->lock, p->arch, &p->locals, &sections, e);
@@ -404,7 +413,7 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, s
 			p->plan->file);
 	if (sections & LOCK_SECTION_BASE) {
 		r = base_resolve(env, p, e);
-		if (r == 0)
+		if (r == 0 && !names)
 			r = write_lock(env, p, e);
 		/* With the base known, an older answer may turn out to be one to this base. */
 		if (r == 0)
@@ -413,7 +422,7 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, s
 			return r;
 	}
 	if (sections & (LOCK_SECTION_KERNEL | LOCK_SECTION_PACKAGES))
-		r = resolve_from_root(env, p, sections, e);
+		r = resolve_from_root(env, p, names, sections, e);
 	if (r == 0)
 		r = build_env_check_cancel(env, e);
 	if (r == 0 && sections & LOCK_SECTION_SOURCES)
@@ -428,16 +437,26 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, s
 	return r;
 }
 
-int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)
+/* Offline, say that it is the lock that is to be made, not which file is wanting first: whoever works offline has one in mind. */
+static int explain_offline(const struct build_env *env, const struct prepared *p, int r, struct err *e)
 {
-	int r = resolve_unanswered(env, p, e);
 	struct err why = *e;
 
 	if (r != -ENETUNREACH || !env->offline)
 		return r;
-	/* Whoever works offline has a lock in mind: say that it is the lock that is to be made, not which file is wanting first. */
 	return err_set_kind(e, ERR_KIND_INPUT, r,
 		"`%s` does not answer the plan for %s (%s), and to answer it takes the network: run `imgbuild lock %s` once without "
 		"--offline (%s)",
 		p->lock_path, arch_name(p->arch), p->key_reason, p->plan->file, why.message);
+}
+
+int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)
+{
+	return explain_offline(env, p, resolve_unanswered(env, p, NULL, e), e);
+}
+
+int resolve_update(const struct build_env *env, struct prepared *p, const struct strv *names, struct err *e)
+{
+	update_forget(env, p, names);
+	return resolve_unanswered(env, p, names, e);
 }

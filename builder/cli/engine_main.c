@@ -1,9 +1,11 @@
 /* imgbuild-engine: everything that the front does not answer itself. It takes the same command line. */
 #include "builder/build.h"
 #include "builder/cli/cancel.h"
+#include "builder/cli/changes.h"
 #include "builder/cli/disks.h"
 #include "builder/cli/report.h"
 #include "builder/resolve.h"
+#include "builder/update.h"
 #include "builder/vendor.h"
 #include "lib/version.h"
 
@@ -103,50 +105,97 @@ static int verb_build(struct session *s, struct err *e)
 	return r;
 }
 
-/* One architecture of `lock`: make it answer. */
-static int lock_one(struct session *s, enum arch arch, struct plan_faults *faults, struct err *e)
-{
-	_cleanup_prepared_ struct prepared p = { 0 };
-	char hex[DIGEST_HEX_SIZE];
-	int r = prepared_load(s->o->args.items[0], arch, s->o->allow_outside, publisher_store(s->publisher),
-		s->env.progress, &p, faults, e);
+/* The plan for each architecture that is meant, loaded. */
+struct prepared_set {
+	struct prepared items[ARCH_COUNT];
+	size_t n;
+};
 
-	if (r < 0)
-		return r;
-	r = p.key_error ? resolve_lock(&s->env, &p, e) : 0;
-	if (r == 0)
-		progress_note(s->env.progress, "%s: %s", arch_name(arch), digest_hex(&p.key, hex));
-	return r;
+static void prepared_set_release(struct prepared_set *set)
+{
+	for (size_t i = 0; i < set->n; i++)
+		prepared_release(&set->items[i]);
 }
 
-static int verb_lock(struct session *s, struct err *e)
+/* Load it for the architecture of --arch, else for every one that the plan describes. */
+static int load_all(struct session *s, struct prepared_set *ret, struct plan_faults *faults, struct err *e)
 {
-	bool any = false;
+	const char *path = s->o->args.items[0];
 
 	for (unsigned a = 0; a < ARCH_COUNT; a++) {
-		_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+		_cleanup_plan_faults_ struct plan_faults said_below = { 0 };
 		_cleanup_plan_ struct plan *plan = NULL;
 		struct err ignored = ERR_INIT;
 		int r;
 
 		if (s->o->arch_given && a != s->o->arch)
 			continue;
-		/* Without --arch: every architecture that the plan describes. */
-		if (!s->o->arch_given && plan_load(AT_FDCWD, s->o->args.items[0], s->o->allow_outside, &plan, &faults, &ignored) == 0 &&
+		if (!s->o->arch_given && plan_load(AT_FDCWD, path, s->o->allow_outside, &plan, &said_below, &ignored) == 0 &&
 			plan_require_arch(plan, (enum arch)a, &ignored) < 0)
 			continue;
-		plan_faults_release(&faults);
-		any = true;
-		r = lock_one(s, (enum arch)a, &faults, e);
+		plan_faults_release(faults);
+		r = prepared_load(path, (enum arch)a, s->o->allow_outside, publisher_store(s->publisher), s->env.progress,
+			&ret->items[ret->n++], faults, e);
 		if (r < 0)
-			return report_failure(s->terminal, &faults, e);
+			return r;
 	}
-	if (!any) {
-		(void)err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "`%s` has no [base.ARCH] for any architecture",
-			s->o->args.items[0]);
-		return report_failure(s->terminal, NULL, e);
-	}
+	return ret->n > 0 ? 0 : err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "`%s` has no [base.ARCH] for any architecture", path);
+}
+
+/* One architecture of `lock`: make the lock answer, and print what changed. */
+static int lock_one(struct session *s, struct prepared *p, const struct strv *names, struct changes *changes, struct err *e)
+{
+	_cleanup_lock_ struct lock was = { 0 };
+	char hex[DIGEST_HEX_SIZE];
+	int r = lock_load(AT_FDCWD, p->lock_path, &was, e);
+
+	if (r < 0)
+		return err_default_kind(e, ERR_KIND_USAGE);
+	if (names)
+		r = resolve_update(&s->env, p, names, e);
+	else if (p->key_error)
+		r = resolve_lock(&s->env, p, e);
+	if (r == 0)
+		r = changes_add(changes, p->arch, &was.arch[p->arch], &p->lock.arch[p->arch], e);
+	if (r == 0)
+		progress_note(s->env.progress, "%s: %s", arch_name(p->arch), digest_hex(&p->key, hex));
+	return r;
+}
+
+/* The names behind the plan, which --update is about; NULL without it. */
+static int update_names(const struct options *o, struct strv *names, const struct strv **ret, struct err *e)
+{
+	*ret = o->update ? names : NULL;
+	for (size_t i = 1; i < o->args.n; i++)
+		if (strv_add(names, o->args.items[i]) < 0)
+			return err_set(e, -ENOMEM, "out of memory");
 	return 0;
+}
+
+static int verb_lock(struct session *s, struct err *e)
+{
+	_cleanup_(prepared_set_release) struct prepared_set set = { 0 };
+	_cleanup_plan_faults_ struct plan_faults faults = { 0 };
+	_cleanup_strv_ struct strv names = { 0 };
+	const struct strv *update = NULL;
+	struct changes changes = { 0 };
+	int r = load_all(s, &set, &faults, e);
+
+	if (r == 0)
+		r = update_names(s->o, &names, &update, e);
+	if (r == 0 && update)
+		r = update_check_names(set.items, set.n, update, e);
+	if (r < 0)
+		return report_failure(s->terminal, &faults, e);
+	r = changes_begin(&changes, s->terminal, s->o, e);
+	for (size_t i = 0; r == 0 && i < set.n; i++)
+		r = lock_one(s, &set.items[i], update, &changes, e);
+	if (r == 0 && changes.n == 0)
+		progress_note(s->env.progress, "nothing changed in `%s`", set.items[0].lock_path);
+	changes_end(&changes);
+	if (r < 0)
+		return report_failure(s->terminal, NULL, e);
+	return report_flush(s->terminal);
 }
 
 static int vendor_one(struct session *s, enum arch arch, struct vendor *v, struct plan_faults *faults, struct err *e)

@@ -22,7 +22,11 @@ static const struct {
 		1, 1 },
 	[VERB_LOCK] = { "lock", "PLAN", "write or refresh the lock beside the plan, for all its architectures",
 		"Resolve every input from outside that the lock does not answer (base, kernel,\n"
-		"packages, files by URL) and write the lock, without booting anything.\n",
+		"packages, files by URL) and write the lock, without booting anything. What the\n"
+		"lock has stays as it is while it can. Print what changes, one line each.\n\n"
+		"With --update, ask everything anew; with --update and names behind PLAN, only\n"
+		"those and what must follow them: base, kernel, a package, files:/DESTINATION,\n"
+		"inputs:NAME.\n",
 		1, 1 },
 	[VERB_KEY] = { "key", "PLAN", "print the key of a plan",
 		"Print the SHA-256 that names the image of PLAN. Needs no network once a lock is\n"
@@ -80,6 +84,7 @@ enum option_id {
 	OPT_OFFLINE,
 	OPT_LOCKED,
 	OPT_CHECK,
+	OPT_UPDATE,
 	OPT_ALLOW_OUTSIDE,
 	OPT_JSON,
 	OPT_QUIET,
@@ -113,6 +118,7 @@ static const struct {
 	[OPT_LOCKED] = { "locked", 0, NULL, "never change the lock; fail when it does not answer",
 		BIT(VERB_BUILD) | BIT(VERB_KEY) | BIT(VERB_VENDOR) },
 	[OPT_CHECK] = { "check", 0, NULL, "only say whether the lock is current (exit 2 when not)", BIT(VERB_LOCK) },
+	[OPT_UPDATE] = { "update", 0, NULL, "ask everything anew, or only the inputs named behind PLAN", BIT(VERB_LOCK) },
 	[OPT_ALLOW_OUTSIDE] = { "allow-outside", 0, NULL, "let the plan name files outside its own folder",
 		READS_PLAN },
 	[OPT_JSON] = { "json", 0, NULL, "print the result as JSON", ALL_VERBS },
@@ -201,6 +207,9 @@ static int apply_option(struct options *o, enum option_id id, const char *value,
 		break;
 	case OPT_CHECK:
 		o->check = true;
+		break;
+	case OPT_UPDATE:
+		o->update = true;
 		break;
 	case OPT_ALLOW_OUTSIDE:
 		o->allow_outside = true;
@@ -297,7 +306,15 @@ static int check_usage(const struct options *o, unsigned given, struct err *e)
 			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
 				"--%s has no meaning for `imgbuild %s`; see imgbuild %s --help", option_table[k].name, verb,
 				verb);
-	if (o->args.n < verbs[o->verb].min_args || o->args.n > verbs[o->verb].max_args)
+	if (o->update && (o->check || o->args.n == 0))
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, o->check ?
+			"--update changes the lock and --check does not: give one of them" :
+			"usage: imgbuild lock PLAN --update [NAME...]");
+	if (o->verb == VERB_LOCK && !o->update && o->args.n > 1)
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
+			"`%s` behind the plan names an input to update: imgbuild lock %s --update %s", o->args.items[1],
+			o->args.items[0], o->args.items[1]);
+	if (o->args.n < verbs[o->verb].min_args || (o->args.n > verbs[o->verb].max_args && !o->update))
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "usage: imgbuild %s %s; %zu argument%s given", verb,
 			verbs[o->verb].arguments, o->args.n, o->args.n == 1 ? " was" : "s were");
 	return 0;

@@ -41,7 +41,7 @@ struct options {
 	enum clone_mode clone_as;
 	struct strv mirrors; /* "ORIGIN=URL" or "host", as given */
 	struct strv blobs;   /* "URL" or "DIR", as given */
-	bool offline, locked, check, allow_outside;
+	bool offline, locked, check, update, allow_outside;
 	bool json, quiet, verbose, no_color;
 	bool help, version;
 };

@@ -329,7 +329,7 @@ static bool replace(char **text, const char *by)
 	return *text != NULL;
 }
 
-/* What an earlier answer said of a package stays said: who vouched for it first, and where it was. */
+/* What no list has any more is described as the earlier answer did: who vouched for it, and where it was. */
 static int take_hints(const struct pkg_kept *kept, struct pkg_item *item, struct err *e)
 {
 	if (!kept->filename || !kept->archive || !kept->suite)
@@ -351,9 +351,10 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	const struct pkg_kept *kept = pkg_keeping_find(&s->keeping, version);
 	size_t list = (size_t)v->list, n_lists = s->metadata.n_lists;
 	bool local = list >= n_lists && list < n_lists + s->request->n_debs;
+	bool superseded = list >= n_lists && !local;
 	const struct pkg_archive *a = list < n_lists ? &s->metadata.archives[s->metadata.lists[list].archive] :
-				      local	      ? NULL :
-							pkg_kept_archive(kept, &s->metadata);
+				      superseded      ? pkg_kept_archive(kept, &s->metadata) :
+							NULL;
 	const char *component = list < n_lists ? s->metadata.lists[list].component : "";
 	bool upgrade = name->installed != UNIVERSE_NONE;
 	char filename[2048];
@@ -381,7 +382,7 @@ static int make_item(const struct resolution *s, uint32_t version, struct pkg_it
 	for (size_t i = 0; a && i < a->places.n; i++)
 		if (strv_addf(&ret->uris, "%s/%s", a->places.items[i], filename) < 0)
 			goto fail;
-	if (kept && !local && take_hints(kept, ret, e) < 0)
+	if (superseded && take_hints(kept, ret, e) < 0)
 		goto fail;
 	return 0;
 fail:
@@ -672,6 +673,13 @@ fail:
 	return out_of_memory(e);
 }
 
+static uint32_t find_listed(const struct pkg_universe *u, const struct pkg_kept *kept)
+{
+	uint32_t name = pkg_universe_find(u, kept->name, strlen(kept->name));
+
+	return name == UNIVERSE_NONE ? name : pkg_universe_find_file(u, name, kept->version, &kept->sha256);
+}
+
 /* Say whether each kernel package of the earlier answer is in a list, or its .deb can be had. Returns 1, 0 or negative. */
 static int can_keep_kernel(const struct resolution *s, struct err *e)
 {
@@ -680,12 +688,11 @@ static int can_keep_kernel(const struct resolution *s, struct err *e)
 
 	for (size_t i = 0; i < keep->n_kernel_items; i++) {
 		const struct pkg_kept *kept = &keep->kernel_items[i];
-		uint32_t name = pkg_universe_find(u, kept->name, strlen(kept->name));
 		int fd = -1, r = 0;
 
 		if (strcmp(kept->arch, "all") != 0 && strcmp(kept->arch, arch_name(u->arch)) != 0)
 			return 0;
-		if (name != UNIVERSE_NONE && pkg_universe_find_file(u, name, kept->version, &kept->sha256) != UNIVERSE_NONE)
+		if (find_listed(u, kept) != UNIVERSE_NONE)
 			continue;
 		if (pkg_kept_archive(kept, &s->metadata) && keep->open_debs)
 			r = keep->open_debs(keep->ctx, &kept, 1, &fd, e);
@@ -718,7 +725,11 @@ static int keep_kernel(struct resolution *s, uint32_t version, struct pkg_set *s
 	if (!set->kernel_items)
 		return out_of_memory(e);
 	for (size_t i = 0; i < keep->n_kernel_items; i++) {
-		r = make_kept_item(s, &keep->kernel_items[i], &set->kernel_items[i], e);
+		const struct pkg_kept *kept = &keep->kernel_items[i];
+		uint32_t listed = find_listed(&s->universe, kept);
+
+		r = listed == UNIVERSE_NONE ? make_kept_item(s, kept, &set->kernel_items[i], e) :
+					      make_item(s, listed, &set->kernel_items[i], e);
 		if (r < 0)
 			return r;
 		set->n_kernel_items++;

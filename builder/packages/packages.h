@@ -211,7 +211,7 @@ struct pkg_set {
 };
 
 /* Choose what to install and to remove, as `apt-get install --no-install-recommends` would on that base, but for what is kept of
- * an earlier answer: such an item has that answer's filename, archive, suite and release.
+ * an earlier answer: where no list has it any more, an item has that answer's filename, archive, suite and release.
  * ret  written only on success; to be released with pkg_set_release().
  * Returns 0 or a negative errno as listed above. */
 int pkg_resolve(const struct pkg_request *request, struct pkg_set *ret, struct err *e) _must_check_;

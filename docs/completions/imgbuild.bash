@@ -4,7 +4,7 @@
 _imgbuild() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' word i
 	local verbs='build lock key why inspect extract clone vendor ls show help'
-	local options='--arch --cache --output --accel --as --mirror --blobs --offline --locked --check --allow-outside --json --quiet
+	local options='--arch --cache --output --accel --as --mirror --blobs --offline --locked --check --update --allow-outside --json --quiet
 		--verbose --no-color --help --version'
 	COMPREPLY=()
 

@@ -54,6 +54,8 @@ static void test_verbs(void **state)
 	accept("key --json plan.toml", VERB_KEY, 1);
 	accept("extract disk.qcow2 -o out.raw", VERB_EXTRACT, 1);
 	accept("clone abc out", VERB_CLONE, 2);
+	accept("lock plan.toml --update", VERB_LOCK, 1);
+	accept("lock --update plan.toml podman kernel", VERB_LOCK, 3);
 	accept("ls", VERB_LS, 0);
 	accept("build -- --odd-name.toml", VERB_BUILD, 1);
 	accept("--help", VERB_HELP, 0);
@@ -73,6 +75,11 @@ static void test_refusals_help(void **state)
 	refuse("build plan.toml --arch", "needs an argument");
 	refuse("build plan.toml --offline=yes", "takes no argument");
 	refuse("build plan.toml --mirror nonsense", "ORIGIN=URL");
+	refuse("lock plan.toml podman", "imgbuild lock plan.toml --update podman");
+	refuse("lock --update", "lock PLAN --update");
+	refuse("lock plan.toml --update --check", "--check does not");
+	refuse("lock plan.toml --update --locked", "no meaning for `imgbuild lock`");
+	refuse("build plan.toml --update", "no meaning for `imgbuild build`");
 }
 
 static void test_values(void **state)
