@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { DEPTH_MAX = 1000, FIRM_ROUNDS_MAX = 8 };
+enum { DEPTH_MAX = 1000 };
 
 static int out_of_memory(struct err *e)
 {
@@ -282,7 +282,30 @@ static int set_target(struct pkg_marks *m, uint32_t name, uint32_t version, stru
 	return pkg_marks_add_present(m, name, e);
 }
 
-static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct err *e);
+static int install(struct pkg_marks *m, uint32_t name, bool follow, unsigned depth, struct err *e);
+
+static bool goes_in(const struct pkg_marks *m, uint32_t name)
+{
+	return m->marks[name].target != UNIVERSE_NONE && m->marks[name].target != m->u->names[name].installed;
+}
+
+static bool goes_out(const struct pkg_marks *m, uint32_t name)
+{
+	return m->marks[name].target == UNIVERSE_NONE && m->u->names[name].installed != UNIVERSE_NONE;
+}
+
+/* Whether a package may be taken out again, or out of the base. */
+static bool can_go_out(const struct pkg_marks *m, uint32_t name)
+{
+	return !m->marks[name].firm && !pkg_marks_is_vital(m, name);
+}
+
+/* Give up a candidate: the name stays as it was in the base. */
+static void discard(struct pkg_marks *m, uint32_t name)
+{
+	m->marks[name].target = m->u->names[name].installed;
+	m->marks[name].discarded = true;
+}
 
 /* One of the negative relations of `relations` that a version meets. */
 static const struct pkg_alternative *find_conflict(const struct pkg_marks *m, const struct pkg_relations *relations,
@@ -332,69 +355,225 @@ static int note_conflict(struct pkg_marks *m, uint32_t version, uint32_t there, 
 	return 0;
 }
 
-/* Make room for a version that goes in: what conflicts with it is brought to a version that does not, or goes out.
- * Returns 1; 0 when something that must stay is in the way; negative. */
-static int clear_conflicts(struct pkg_marks *m, uint32_t version, unsigned depth, struct err *e)
+/* What has to happen before and after a version goes in. */
+struct room {
+	struct answers upgrade; /* installed packages that must move to their candidate, by their installed version */
+	struct answers remove;	/* ...that must go out once all else has worked */
+};
+
+static void room_release(struct room *r)
 {
-	uint32_t own = m->u->versions[version].name;
+	answers_release(&r->upgrade);
+	answers_release(&r->remove);
+}
 
-	for (size_t i = 0; i < m->n_present; i++) {
-		uint32_t other = m->present[i], target = pkg_marks_target(m, other), candidate;
-		int r;
+/* An installed package has to go for a version: at once and for good when that is firm, else when all else has worked.
+ * Returns 1, 0 or negative. */
+static int take_out(struct pkg_marks *m, uint32_t name, bool firm, struct room *room, struct err *e)
+{
+	struct pkg_mark *mark = &m->marks[name];
 
-		if (target == UNIVERSE_NONE || other == own)
-			continue;
-		r = versions_conflict(m, version, target, e);
-		if (r < 0)
-			return r;
-		if (r == 0)
-			continue;
-		candidate = m->u->names[other].candidate;
-		if (candidate != UNIVERSE_NONE && candidate != target && can_go_in(m, candidate)) {
-			r = versions_conflict(m, version, candidate, e);
-			if (r < 0)
-				return r;
-			if (r == 0) {
-				r = install(m, other, depth + 1, e);
-				if (r != 0)
-					return r;
-			}
-		}
-		r = note_conflict(m, version, target, e);
-		if (r < 0)
-			return r;
-		if (m->marks[other].firm || pkg_marks_is_vital(m, other))
+	if (!goes_out(m, name)) {
+		if (!can_go_out(m, name))
 			return 0;
-		m->marks[other].target = UNIVERSE_NONE;
-		m->marks[other].discarded = true;
+		if (!firm)
+			return answers_add(&room->remove, m->u->names[name].installed, e) < 0 ? -ENOMEM : 1;
+		mark->target = UNIVERSE_NONE;
+	}
+	if (firm)
+		mark->discarded = mark->firm = true;
+	return 1;
+}
+
+/* Make room for `by`: see that a candidate, which it excludes, does not go in. Returns 1, 0 or negative. */
+static int exclude_candidate(struct pkg_marks *m, uint32_t by, uint32_t version, bool firm, struct room *room, struct err *e)
+{
+	uint32_t name = m->u->versions[version].name;
+	struct pkg_mark *mark = &m->marks[name];
+
+	if (!can_go_in(m, version))
+		return 1;
+	if (mark->target == version && note_conflict(m, by, version, e) < 0)
+		return e->code;
+	if (m->u->names[name].installed == version)
+		return take_out(m, name, firm, room, e);
+	if (goes_in(m, name)) {
+		if (mark->firm)
+			return 0;
+		mark->target = m->u->names[name].installed;
+	}
+	if (firm) {
+		mark->discarded = true;
+		if (mark->kept)
+			mark->excluded_by = by;
 	}
 	return 1;
 }
 
-/* Installed packages built from the same source follow to the same source version. */
+/* The installed package `name` is in the way of a version: it moves to a candidate that is not, or goes out.
+ * Returns 1, 0 or negative. */
+static int exclude_installed(struct pkg_marks *m, uint32_t version, uint32_t name, bool firm, struct room *room, struct err *e)
+{
+	uint32_t installed = m->u->names[name].installed, candidate = m->u->names[name].candidate;
+	int r = 1;
+
+	if (candidate != UNIVERSE_NONE && candidate != installed && can_go_in(m, candidate))
+		r = versions_conflict(m, version, candidate, e);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return answers_add(&room->upgrade, installed, e) < 0 ? -ENOMEM : 1;
+	r = note_conflict(m, version, installed, e);
+	return r < 0 ? r : take_out(m, name, firm, room, e);
+}
+
+/* Make room for a version as its own conflicts say, and then as those of what is there. A firm one goes through all of
+ * them; another ends at the first that cannot be. Returns 1; 0 when something that must stay is in the way; negative. */
+static int clear_conflicts(struct pkg_marks *m, uint32_t version, bool firm, struct room *room, struct err *e)
+{
+	const struct pkg_relations *relations = pkg_universe_relations(m->u, version, e);
+	uint32_t own = m->u->versions[version].name;
+	int result = 1;
+
+	if (!relations)
+		return e->code;
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_alternative *a = &relations->alternatives[relations->deps[i].first];
+		uint32_t n = m->u->names[a->name].n_providers;
+
+		if (dep_is_positive(&relations->deps[i]))
+			continue;
+		for (uint32_t k = 0; k <= n + 1; k++) {
+			uint32_t v = k < n	 ? m->u->names[a->name].providers[k].version :
+				     k == n ? m->u->names[a->name].candidate :
+					      m->u->names[a->name].installed;
+			uint32_t owner = v == UNIVERSE_NONE ? own : m->u->versions[v].name;
+			int r = 1;
+
+			if (owner == own || !pkg_universe_satisfies(m->u, v, a))
+				continue;
+			if (m->u->names[owner].candidate == v)
+				r = exclude_candidate(m, version, v, firm, room, e);
+			if (r > 0 && m->u->names[owner].installed == v && m->marks[owner].target == v)
+				r = exclude_installed(m, version, owner, firm, room, e);
+			if (r < 0 || (r == 0 && !firm))
+				return r;
+			result &= r;
+		}
+	}
+	for (size_t i = 0; i < m->n_present; i++) {
+		uint32_t other = m->present[i], target = pkg_marks_target(m, other);
+		const struct pkg_relations *theirs;
+		int r = 1;
+
+		if (target == UNIVERSE_NONE || other == own)
+			continue;
+		theirs = pkg_universe_relations(m->u, target, e);
+		if (!theirs)
+			return e->code;
+		if (!find_conflict(m, theirs, other, version))
+			continue;
+		if (target == m->u->names[other].installed)
+			r = exclude_installed(m, version, other, firm, room, e);
+		else
+			r = exclude_candidate(m, version, target, firm, room, e);
+		if (r < 0 || (r == 0 && !firm))
+			return r;
+		result &= r;
+	}
+	return result;
+}
+
+/* What is installed and needed the old version moves along when it has a newer one itself. */
+static int note_dependents(struct pkg_marks *m, uint32_t version, struct room *room, struct err *e)
+{
+	const struct pkg_universe *u = m->u;
+	uint32_t name = u->versions[version].name, before = u->names[name].installed;
+
+	if (before == UNIVERSE_NONE || before == version)
+		return 1;
+	for (size_t i = 0; i < m->n_present; i++) {
+		uint32_t other = m->present[i], installed = u->names[other].installed;
+		const struct pkg_relations *relations;
+
+		if (other == name || installed == UNIVERSE_NONE || m->marks[other].target != installed)
+			continue;
+		relations = pkg_universe_relations(m->u, installed, e);
+		if (!relations)
+			return e->code;
+		for (size_t k = 0; k < relations->n_deps; k++) {
+			const struct pkg_dep *d = &relations->deps[k];
+
+			if (!dep_is_hard(d))
+				continue;
+			for (uint32_t n = 0; n < d->n; n++) {
+				const struct pkg_alternative *a = &relations->alternatives[d->first + n];
+
+				if (pkg_universe_satisfies(u, before, a) && !pkg_universe_satisfies(u, version, a) &&
+					answers_add(&room->upgrade, installed, e) < 0)
+					return -ENOMEM;
+			}
+		}
+	}
+	return 1;
+}
+
+/* Installed packages built from the same source follow to the same source version: all are marked, then followed. */
 static int bring_siblings(struct pkg_marks *m, uint32_t version, unsigned depth, struct err *e)
 {
 	const struct pkg_universe *u = m->u;
+	_cleanup_(answers_release) struct answers siblings = { 0 };
 	size_t n = m->n_present;
 
 	for (size_t i = 0; i < n; i++) {
 		uint32_t other = m->present[i], installed = u->names[other].installed, candidate = u->names[other].candidate;
-		size_t before = m->n_obstacles;
-		int r;
 
 		if (installed == UNIVERSE_NONE || candidate == UNIVERSE_NONE || candidate == installed ||
-			m->marks[other].target != installed || other == u->versions[version].name)
+			m->marks[other].target != installed || other == u->versions[version].name || m->marks[other].discarded)
 			continue;
 		if (strcmp(u->versions[candidate].source, u->versions[version].source) != 0 ||
 			strcmp(u->versions[candidate].source_version, u->versions[version].source_version) != 0)
 			continue;
-		r = install(m, other, depth + 1, e);
-		if (r < 0)
-			return r;
-		if (r == 0)
-			forget_obstacles(m, before, m->n_obstacles);
+		if (answers_add(&siblings, candidate, e) < 0)
+			return -ENOMEM;
+	}
+	for (int follow = 0; follow < 2; follow++) {
+		for (size_t i = 0; i < siblings.n; i++) {
+			size_t before = m->n_obstacles;
+			int r = install(m, u->versions[siblings.versions[i]].name, follow, depth + 1, e);
+
+			if (r < 0)
+				return r;
+			if (r == 0)
+				forget_obstacles(m, before, m->n_obstacles);
+		}
 	}
 	return 1;
+}
+
+/* Move or remove what was found to be in the way. Returns 1, 0 or negative. */
+static int make_room(struct pkg_marks *m, const struct room *room, bool firm, unsigned depth, struct err *e)
+{
+	int result = 1;
+
+	for (size_t i = 0; i < room->upgrade.n; i++) {
+		uint32_t name = m->u->versions[room->upgrade.versions[i]].name;
+		int r = goes_in(m, name) ? 1 : install(m, name, true, depth + 1, e);
+
+		if (r < 0)
+			return r;
+		if (r > 0)
+			continue;
+		if (!can_go_out(m, name)) {
+			if (!firm)
+				return 0;
+			result = 0;
+			continue;
+		}
+		m->marks[name].target = UNIVERSE_NONE;
+		m->marks[name].firm |= firm;
+	}
+	return result;
 }
 
 /* Note the kept names whose other candidate would serve a dependency that could not be served. */
@@ -432,33 +611,78 @@ static bool is_there_already(const struct pkg_marks *m, uint32_t name)
 	return m->u->names[name].installed != UNIVERSE_NONE || (name < m->n && m->marks[name].kept);
 }
 
-/* Serve one dependency that nothing present serves: an alternative that is installed (in another version) first, then in
- * the order written. Returns 1, 0 when it cannot be served, negative. */
-static int serve(struct pkg_marks *m, uint32_t owner, const struct pkg_relations *relations, const struct pkg_dep *d,
-	unsigned depth, struct err *e)
+/* The candidates that could serve a dependency, best first: what is there in whatever version, then in the order written. */
+static int find_answers(const struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d,
+	struct answers *ret, struct err *e)
 {
-	size_t before = m->n_obstacles;
-
-	for (int there_only = 1; there_only >= 0; there_only--) {
+	for (int there = 1; there >= 0; there--) {
 		for (uint32_t i = 0; i < d->n; i++) {
 			const struct pkg_alternative *a = &relations->alternatives[d->first + i];
 			_cleanup_(answers_release) struct answers answers = { 0 };
 
-			if (there_only && !is_there_already(m, a->name))
-				continue;
 			if (collect_answers(m, a, &answers, e) < 0)
 				return -ENOMEM;
 			answers_sort(m, a->name, &answers);
-			for (size_t k = 0; k < answers.n; k++) {
-				size_t failed = m->n_obstacles;
-				int r = install(m, m->u->versions[answers.versions[k]].name, depth + 1, e);
-
-				if (r > 0)
-					forget_obstacles(m, before, failed);
-				if (r != 0)
-					return r;
-			}
+			for (size_t k = 0; k < answers.n; k++)
+				if (is_there_already(m, m->u->versions[answers.versions[k]].name) == (there == 1) &&
+					answers_add(ret, answers.versions[k], e) < 0)
+					return -ENOMEM;
 		}
+	}
+	return 0;
+}
+
+/* Make the only thing that can serve a firm package's dependency firm as well, when it is there already. */
+static int propagate_firm(struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d, unsigned depth,
+	struct err *e)
+{
+	_cleanup_(answers_release) struct answers answers = { 0 };
+	uint32_t name;
+
+	if (find_answers(m, relations, d, &answers, e) < 0)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < d->n; i++) {
+		uint32_t there = pkg_marks_find_present(m, &relations->alternatives[d->first + i]);
+
+		if (there != UNIVERSE_NONE && answers_add(&answers, there, e) < 0)
+			return -ENOMEM;
+	}
+	if (answers.n != 1)
+		return 1;
+	name = m->u->versions[answers.versions[0]].name;
+	if (m->marks[name].firm)
+		return 1;
+	m->marks[name].firm = true;
+	return install(m, name, true, depth + 1, e);
+}
+
+/* Serve one dependency that nothing present serves. Returns 1, 0 when it cannot be served, negative. */
+static int serve(struct pkg_marks *m, uint32_t owner, const struct pkg_relations *relations, const struct pkg_dep *d, bool firm,
+	unsigned depth, struct err *e)
+{
+	_cleanup_(answers_release) struct answers answers = { 0 };
+	size_t before = m->n_obstacles;
+
+	if (find_answers(m, relations, d, &answers, e) < 0)
+		return -ENOMEM;
+	for (size_t k = 0; k < answers.n; k++) {
+		uint32_t name = m->u->versions[answers.versions[k]].name;
+		size_t failed = m->n_obstacles;
+		int r = 1;
+
+		if (!can_go_in(m, answers.versions[k]))
+			continue;
+		if (firm && dep_is_hard(d) && answers.n == 1) {
+			r = install(m, name, false, depth + 1, e);
+			if (r > 0)
+				m->marks[name].firm = true;
+		}
+		if (r > 0)
+			r = install(m, name, true, depth + 1, e);
+		if (r > 0)
+			forget_obstacles(m, before, failed);
+		if (r != 0)
+			return r;
 	}
 	if (!dep_is_hard(d)) {
 		forget_obstacles(m, before, m->n_obstacles);
@@ -475,131 +699,177 @@ static int note_kept(struct pkg_marks *m, uint32_t name, uint32_t owner, const s
 	return m->marks[name].otherwise == UNIVERSE_NONE ? 0 : note_obstacle(m, &one, e);
 }
 
-/* Mark the candidate of a name and all it needs. Returns 1, 0 when that cannot be, negative on errors. */
-static int install(struct pkg_marks *m, uint32_t name, unsigned depth, struct err *e)
+/* Whether something, there or not yet, could serve every dependency of a version. Returns 1, 0 or negative. */
+static int could_be_served(struct pkg_marks *m, uint32_t version, const struct pkg_relations *relations, struct err *e)
+{
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_dep *d = &relations->deps[i];
+		_cleanup_(answers_release) struct answers answers = { 0 };
+
+		if (!dep_is_hard(d) || dep_is_served(m, relations, d))
+			continue;
+		if (find_answers(m, relations, d, &answers, e) < 0)
+			return -ENOMEM;
+		if (answers.n > 0)
+			continue;
+		if (note_unserved(m, version, relations, d, e) < 0)
+			return e->code;
+		return note_kept(m, m->u->versions[version].name, version, &relations->alternatives[d->first], e);
+	}
+	return 1;
+}
+
+/* Whether what a target needs is there. */
+static bool is_served(const struct pkg_marks *m, const struct pkg_relations *relations)
+{
+	for (size_t i = 0; i < relations->n_deps; i++)
+		if (dep_is_positive(&relations->deps[i]) && (dep_is_hard(&relations->deps[i]) || m->recommends) &&
+			!dep_is_served(m, relations, &relations->deps[i]))
+			return false;
+	return true;
+}
+
+/* Whether a recommendation of a package that is in the base is to be followed: when it is new, or was served there. */
+static int recommendation_counts(struct pkg_marks *m, uint32_t name, uint32_t wanted, struct err *e)
+{
+	uint32_t installed = m->u->names[name].installed;
+	const struct pkg_relations *old;
+	bool is_new = true;
+
+	if (installed == UNIVERSE_NONE)
+		return 1;
+	old = pkg_universe_relations(m->u, installed, e);
+	if (!old)
+		return e->code;
+	for (size_t i = 0; i < old->n_deps; i++) {
+		const struct pkg_dep *d = &old->deps[i];
+
+		if (d->kind != PKG_DEP_RECOMMENDS)
+			continue;
+		for (uint32_t k = 0; k < d->n; k++) {
+			if (old->alternatives[d->first + k].name != wanted)
+				continue;
+			is_new = false;
+			if (pkg_marks_find_installed(m, old, d) != UNIVERSE_NONE)
+				return 1;
+		}
+	}
+	return is_new;
+}
+
+/* See to all that a version needs. A firm one goes on where something fails. Returns 1, 0 or negative. */
+static int serve_all(struct pkg_marks *m, uint32_t version, bool firm, unsigned depth, struct err *e)
+{
+	const struct pkg_relations *relations = pkg_universe_relations(m->u, version, e);
+	int result = 1;
+
+	if (!relations)
+		return e->code;
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_dep *d = &relations->deps[i];
+		bool hard = dep_is_hard(d);
+		int r = 1;
+
+		if (!dep_is_positive(d) || (!hard && !m->recommends))
+			continue;
+		if (dep_is_served(m, relations, d)) {
+			if (firm && hard)
+				r = propagate_firm(m, relations, d, depth, e);
+		} else {
+			if (!hard)
+				r = recommendation_counts(m, m->u->versions[version].name, relations->alternatives[d->first].name, e);
+			if (r > 0)
+				r = serve(m, version, relations, d, firm, depth, e);
+		}
+		if (r < 0)
+			return r;
+		if (r == 0 && hard) {
+			r = note_kept(m, m->u->versions[version].name, version, &relations->alternatives[d->first], e);
+			if (r < 0 || !firm)
+				return r;
+			result = 0;
+		}
+	}
+	return result;
+}
+
+/* The part of install() that follows what the candidate needs and excludes. */
+static int follow_candidate(struct pkg_marks *m, uint32_t name, unsigned depth, struct err *e)
 {
 	uint32_t candidate = m->u->names[name].candidate;
-	const struct pkg_alternative *wants = NULL;
+	bool firm = m->marks[name].firm, early = !firm;
+	_cleanup_(room_release) struct room room = { 0 };
+	int r = clear_conflicts(m, candidate, firm, &room, e), result = 1;
+
+	if (r >= 0 && (r > 0 || !early)) {
+		result &= r;
+		r = note_dependents(m, candidate, &room, e);
+	}
+	if (r < 0 || (r == 0 && early))
+		return r;
+	if (m->marks[name].target != candidate) {
+		r = set_target(m, name, candidate, e);
+		if (r < 0)
+			return r;
+	}
+	/* While it is being followed nothing may take it out. */
+	m->marks[name].firm = true;
+	r = m->u->names[name].installed != candidate ? bring_siblings(m, candidate, depth, e) : 1;
+	if (r > 0) {
+		r = make_room(m, &room, firm, depth, e);
+		result &= r != 0;
+	}
+	if (r > 0 || (r == 0 && firm)) {
+		r = serve_all(m, candidate, firm, depth, e);
+		result &= r != 0;
+	}
+	for (size_t i = 0; i < room.remove.n && (r > 0 || (r == 0 && firm)); i++) {
+		uint32_t out = m->u->versions[room.remove.versions[i]].name;
+
+		r = goes_out(m, out) || can_go_out(m, out);
+		if (r > 0)
+			m->marks[out].target = UNIVERSE_NONE;
+		result &= r;
+	}
+	m->marks[name].firm = firm;
+	if (r == 0 && early)
+		discard(m, name);
+	return r < 0 ? r : result;
+}
+
+/* Mark the candidate of a name, and with `follow` all it needs. Returns 1, 0 when that cannot be, negative on errors. */
+static int install(struct pkg_marks *m, uint32_t name, bool follow, unsigned depth, struct err *e)
+{
+	uint32_t candidate = m->u->names[name].candidate, installed = m->u->names[name].installed;
+	struct pkg_mark *mark = &m->marks[name];
 	const struct pkg_relations *relations;
 	int r;
 
 	if (candidate == UNIVERSE_NONE || depth > DEPTH_MAX || !can_go_in(m, candidate))
 		return note_kept(m, name, UNIVERSE_NONE, NULL, e);
-	if (m->marks[name].followed)
-		return m->marks[name].target == candidate;
-	if (m->marks[name].target == candidate && m->u->names[name].installed == candidate && !m->marks[name].requested)
-		return 1;
+	/* What was decided for good stays; a firm package of the base may be here to have its dependencies made firm. */
+	if (mark->firm && mark->target != candidate)
+		return 0;
 	relations = pkg_universe_relations(m->u, candidate, e);
 	if (!relations)
 		return e->code;
-	m->marks[name].followed = true;
-	r = set_target(m, name, candidate, e);
-	if (r == 0)
-		r = clear_conflicts(m, candidate, depth, e);
-	if (r > 0 && m->u->names[name].installed != candidate)
-		r = bring_siblings(m, candidate, depth, e);
-	for (size_t i = 0; i < relations->n_deps && r > 0; i++) {
-		const struct pkg_dep *d = &relations->deps[i];
-
-		if (!dep_is_positive(d) || (!dep_is_hard(d) && !m->recommends) || dep_is_served(m, relations, d))
-			continue;
-		r = serve(m, candidate, relations, d, depth, e);
-		if (r == 0)
-			wants = &relations->alternatives[d->first];
-		if (r == 0 && !dep_is_hard(d))
-			r = 1;
+	if (!mark->firm && mark->target == candidate && is_served(m, relations))
+		return 1;
+	if (!mark->firm && candidate == installed && mark->target == UNIVERSE_NONE && is_served(m, relations)) {
+		mark->target = installed;
+		return 1;
 	}
-	if (r == 0) {
-		m->marks[name].target = m->u->names[name].installed;
-		m->marks[name].discarded = true;
-		r = note_kept(m, name, candidate, wants, e);
-	}
-	return r;
-}
-
-/* A firm package's conflicts speak before any choice is made: what it excludes is no answer to anything. */
-static int discard_excluded(struct pkg_marks *m, uint32_t version, struct err *e)
-{
-	const struct pkg_relations *relations = pkg_universe_relations(m->u, version, e);
-	uint32_t own = m->u->versions[version].name;
-
-	if (!relations)
-		return e->code;
-	for (size_t i = 0; i < relations->n_deps; i++) {
-		const struct pkg_alternative *a = &relations->alternatives[relations->deps[i].first];
-		const struct pkg_name *name = &m->u->names[a->name];
-
-		if (dep_is_positive(&relations->deps[i]))
-			continue;
-		for (uint32_t k = 0; k <= name->n_providers; k++) {
-			uint32_t v = k < name->n_providers ? name->providers[k].version : name->candidate;
-			struct pkg_mark *mark;
-
-			if (v == UNIVERSE_NONE || m->u->versions[v].name == own || !pkg_universe_satisfies(m->u, v, a))
-				continue;
-			mark = &m->marks[m->u->versions[v].name];
-			if (mark->firm || m->u->names[m->u->versions[v].name].candidate != v)
-				continue;
-			mark->discarded = true;
-			if (mark->kept)
-				mark->excluded_by = version;
+	if (follow && candidate != installed) {
+		r = could_be_served(m, candidate, relations, e);
+		if (r <= 0) {
+			if (r == 0 && !mark->firm)
+				discard(m, name);
+			return r;
 		}
 	}
-	return 0;
-}
-
-/* Make the only possible answers to firm packages' dependencies firm as well. Returns 1 when something changed. */
-static int propagate_firm(struct pkg_marks *m, uint32_t version, struct answers *queue, struct err *e)
-{
-	const struct pkg_relations *relations = pkg_universe_relations(m->u, version, e);
-
-	if (!relations)
-		return e->code;
-	for (size_t i = 0; i < relations->n_deps; i++) {
-		const struct pkg_dep *d = &relations->deps[i];
-		_cleanup_(answers_release) struct answers answers = { 0 };
-		struct pkg_mark *mark;
-
-		if (!dep_is_hard(d) || dep_is_served(m, relations, d))
-			continue;
-		for (uint32_t k = 0; k < d->n; k++)
-			if (collect_answers(m, &relations->alternatives[d->first + k], &answers, e) < 0)
-				return -ENOMEM;
-		if (answers.n != 1)
-			continue;
-		mark = &m->marks[m->u->versions[answers.versions[0]].name];
-		if (mark->firm)
-			continue;
-		mark->firm = true;
-		if (answers_add(queue, answers.versions[0], e) < 0)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-static int find_firm(struct pkg_marks *m, struct err *e)
-{
-	_cleanup_(answers_release) struct answers queue = { 0 };
-	size_t before;
-	int r = 0;
-
-	for (size_t i = 0; i < m->n_requests; i++) {
-		uint32_t candidate = m->u->names[m->requests[i]].candidate;
-
-		if (candidate != UNIVERSE_NONE && answers_add(&queue, candidate, e) < 0)
-			return -ENOMEM;
-	}
-	/* Discarding can leave a dependency with one answer, so go round until nothing new turns up. */
-	for (unsigned round = 0; round < FIRM_ROUNDS_MAX; round++) {
-		before = queue.n;
-		for (size_t i = 0; i < queue.n && r == 0; i++)
-			r = discard_excluded(m, queue.versions[i], e);
-		for (size_t i = 0; i < queue.n && r == 0; i++)
-			r = propagate_firm(m, queue.versions[i], &queue, e);
-		if (r < 0 || queue.n == before)
-			break;
-	}
-	return r;
+	if (!follow)
+		return set_target(m, name, candidate, e) < 0 ? e->code : 1;
+	return follow_candidate(m, name, depth, e);
 }
 
 /* Mark what can be reached from a version: every present package that serves a dependency or a recommendation. */
@@ -717,12 +987,11 @@ static int take_dependents_along(struct pkg_marks *m, struct err *e)
 
 int pkg_marks_run(struct pkg_marks *m, struct err *e)
 {
-	int r;
+	int r = 0;
 
 	for (uint32_t i = 0; i < m->n; i++)
 		if (m->marks[i].unwanted)
 			m->marks[i].target = UNIVERSE_NONE;
-	r = find_firm(m, e);
 	/* All requested names first, then what each of them needs. */
 	for (size_t i = 0; i < m->n_requests && r >= 0; i++) {
 		uint32_t candidate = m->u->names[m->requests[i]].candidate;
@@ -731,7 +1000,7 @@ int pkg_marks_run(struct pkg_marks *m, struct err *e)
 			r = set_target(m, m->requests[i], candidate, e);
 	}
 	for (size_t i = 0; i < m->n_requests && r >= 0; i++)
-		r = install(m, m->requests[i], 0, e);
+		r = install(m, m->requests[i], true, 0, e);
 	if (r >= 0)
 		r = take_dependents_along(m, e);
 	return r < 0 ? r : drop_unreached(m, e);

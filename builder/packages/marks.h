@@ -17,7 +17,6 @@ struct pkg_mark {
 	bool unwanted;	 /* the plan wants it out */
 	bool firm;	 /* as good as requested: the only answer to a firm dependency */
 	bool discarded;	 /* its candidate cannot go in */
-	bool followed;	 /* its dependencies were seen to */
 	bool along;	 /* goes out with something unwanted that it depends on */
 	bool kept;	 /* an earlier answer had it: preferred where there is a choice */
 	bool was_removed; /* an earlier answer took it out of the base */
