@@ -68,6 +68,12 @@ void lock_arch_release(struct lock_arch *a)
 	*a = (struct lock_arch){ 0 };
 }
 
+bool lock_arch_is_empty(const struct lock_arch *a)
+{
+	return a->base.question.algorithm == DIGEST_NONE && a->kernel.question.algorithm == DIGEST_NONE &&
+	       a->packages.question.algorithm == DIGEST_NONE && a->n_sources == 0;
+}
+
 void lock_release(struct lock *l)
 {
 	for (unsigned a = 0; a < ARCH_COUNT; a++)
@@ -383,6 +389,9 @@ int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, cons
 	lock_packages_sort(copy.items, copy.n);
 	if (plan_packages(p, arch, &copy.asked) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
+	if (copy.asked.n > LOCK_MAX_PACKAGES || packages->removals.n > LOCK_MAX_PACKAGES)
+		return err_set_kind(e, ERR_KIND_USAGE, -E2BIG, "found %zu packages asked for and %zu to be removed, expected at most %d of each",
+			copy.asked.n, packages->removals.n, LOCK_MAX_PACKAGES);
 	r = copy_removals(&packages->removals, &copy.removals, e);
 	if (r == 0)
 		r = copy_keyrings(p, packages, &copy, e);
@@ -397,18 +406,21 @@ int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, cons
 	return 0;
 }
 
-/* Drop the sources that the plan no longer has. */
-static void prune_sources(struct lock_arch *a, const struct plan *p)
+/* Drop the sources that the plan no longer has, or pins itself. Returns whether there were any. */
+static bool prune_sources(struct lock_arch *a, const struct plan *p)
 {
-	size_t kept = 0;
+	size_t kept = 0, n = a->n_sources;
 
-	for (size_t i = 0; i < a->n_sources; i++) {
-		if (lock_slot_location(p, a->sources[i].slot))
+	for (size_t i = 0; i < n; i++) {
+		const struct plan_location *location = lock_slot_location(p, a->sources[i].slot);
+
+		if (location && lock_needs_location(location))
 			a->sources[kept++] = a->sources[i];
 		else
 			source_release(&a->sources[i]);
 	}
 	a->n_sources = kept;
+	return kept < n;
 }
 
 static struct lock_source *find_slot(const struct lock_arch *a, const char *slot)
@@ -455,7 +467,7 @@ int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const 
 	if (r < 0)
 		return r;
 	copy.question = question;
-	prune_sources(a, p);
+	(void)prune_sources(a, p);
 	if (!find_slot(a, slot)) {
 		r = add_slot(a, slot, e);
 		if (r < 0)
@@ -467,6 +479,41 @@ int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const 
 	source->blob = copy;
 	copy = (struct lock_blob){ 0 };
 	return 0;
+}
+
+int lock_prune(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals, struct err *e)
+{
+	struct lock_arch *a = &l->arch[arch];
+	bool pruned = false;
+	unsigned missing;
+	int r;
+
+	for (unsigned i = 0; i < ARCH_COUNT; i++) {
+		struct lock_arch *other = &l->arch[i];
+
+		if (plan_location_given(&p->base[i].location) || lock_arch_is_empty(other))
+			continue;
+		lock_arch_release(other);
+		pruned = true;
+	}
+	if (!plan_location_given(&p->base[arch].location))
+		return pruned;
+	r = lock_missing(p, l, arch, locals, &missing, e);
+	if (r < 0)
+		return r;
+	if (a->base.question.algorithm != DIGEST_NONE && (missing & LOCK_SECTION_BASE || !lock_needs_base(p, arch))) {
+		lock_blob_release(&a->base);
+		pruned = true;
+	}
+	if (a->kernel.question.algorithm != DIGEST_NONE && (missing & LOCK_SECTION_KERNEL || !lock_needs_kernel(p, arch))) {
+		lock_kernel_release(&a->kernel);
+		pruned = true;
+	}
+	if (a->packages.question.algorithm != DIGEST_NONE && (missing & LOCK_SECTION_PACKAGES || !lock_needs_packages(p, arch))) {
+		lock_packages_release(&a->packages);
+		pruned = true;
+	}
+	return prune_sources(a, p) || pruned;
 }
 
 const struct lock_blob *lock_source_find(const struct lock *l, const struct plan *p, enum arch arch, const char *slot)

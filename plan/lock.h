@@ -197,6 +197,12 @@ int lock_set_packages(struct lock *l, const struct plan *p, enum arch arch, cons
 int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const char *slot, const struct lock_blob *blob,
 	struct err *e) _must_check_;
 
+/* Drop what answers nothing that the plan asks: sections it has no use for, answers to older questions, and everything of an
+ * architecture that it does not describe. For a lock that was just resolved for `arch`: what is missing is not looked for here.
+ * Returns 1 when something went, 0 when nothing did, or a negative errno. */
+int lock_prune(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals, struct err *e)
+	_must_check_;
+
 /* Find the answer for a [files] or [inputs] slot that is still an answer to the plan's question; NULL when none. */
 const struct lock_blob *lock_source_find(const struct lock *l, const struct plan *p, enum arch arch, const char *slot);
 

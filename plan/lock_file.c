@@ -370,13 +370,14 @@ static int compare_placed(const void *a, const void *b)
 	return c ? c : x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-/* Refuse a package that is there twice: git takes a line from each side where they do not touch. */
+/* Refuse a package that is there twice: somebody kept a line from each side. What is for all architectures cannot stand beside the same
+ * for one; it sorts before it. */
 static int refuse_twice(struct reader *r, const struct toml_array *list, const struct lock_package *items)
 {
 	_cleanup_free_ struct placed *placed = NULL;
 	size_t n = list->n, sorted = 1;
 
-	while (sorted < n && compare_names(&items[sorted - 1], &items[sorted]) < 0)
+	while (sorted < n && strcmp(items[sorted - 1].name, items[sorted].name) < 0)
 		sorted++;
 	if (sorted >= n)
 		return 0;
@@ -389,7 +390,7 @@ static int refuse_twice(struct reader *r, const struct toml_array *list, const s
 	for (size_t i = 1; i < n; i++) {
 		const struct lock_package *a = placed[i - 1].package, *b = placed[i].package;
 
-		if (compare_names(a, b) == 0)
+		if (strcmp(a->name, b->name) == 0 && (strcmp(a->arch, b->arch) == 0 || strcmp(a->arch, "all") == 0))
 			return fail_merge(r, placed[i].offset, "found the package %s for %s again, version %s here and %s in line %u", b->name,
 				b->arch, b->version, a->version, toml_locate(r->doc, placed[i - 1].offset).line);
 	}

@@ -13,6 +13,8 @@ void lock_kernel_release(struct lock_kernel *k);
 void lock_packages_release(struct lock_packages *p);
 void lock_arch_release(struct lock_arch *a);
 
+bool lock_arch_is_empty(const struct lock_arch *a);
+
 /* Sort packages by name, architecture and version. */
 void lock_packages_sort(struct lock_package *items, size_t n);
 
@@ -21,6 +23,11 @@ void lock_keyrings_sort(struct lock_keyring *items, size_t n);
 
 /* Append the text of a lock whose architectures are given one by one. */
 int lock_format_archs(const struct lock_arch *const archs[static ARCH_COUNT], struct buf *into, struct err *e);
+
+/* Does the plan's base, its kernel, or one of its [files] and [inputs] need the lock: is it neither local nor pinned by SHA-256? */
+bool lock_needs_base(const struct plan *p, enum arch arch);
+bool lock_needs_kernel(const struct plan *p, enum arch arch);
+bool lock_needs_location(const struct plan_location *l);
 
 /* Find what a slot names in the plan; NULL when there is no such [files] or [inputs] entry. */
 const struct plan_location *lock_slot_location(const struct plan *p, const char *slot);

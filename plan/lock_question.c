@@ -297,17 +297,26 @@ bool lock_needs_packages(const struct plan *p, enum arch arch)
 	return plan_debs(p, arch, &debs) < 0 || debs.n > 0;
 }
 
-/* Does the plan's kernel need the lock? Not one that is local or pinned as it is. */
-static bool needs_kernel(const struct plan_kernel *k)
+bool lock_needs_location(const struct plan_location *l)
 {
-	return k->kind != PLAN_KERNEL_FILE || (k->location.url && k->location.sha256.algorithm == DIGEST_NONE);
+	return l->url && l->sha256.algorithm == DIGEST_NONE;
+}
+
+bool lock_needs_base(const struct plan *p, enum arch arch)
+{
+	return lock_needs_location(&p->base[arch].location);
+}
+
+bool lock_needs_kernel(const struct plan *p, enum arch arch)
+{
+	return p->kernel[arch].kind != PLAN_KERNEL_FILE || lock_needs_location(&p->kernel[arch].location);
 }
 
 const struct lock_kernel *lock_kernel_find(const struct lock *l, const struct plan *p, enum arch arch)
 {
 	static const struct lock_kernel none = { 0 };
 
-	return needs_kernel(&p->kernel[arch]) ? &l->arch[arch].kernel : &none;
+	return lock_needs_kernel(p, arch) ? &l->arch[arch].kernel : &none;
 }
 
 /* Turn "not known" into a missing section, and compare the question with the one that was answered. */
@@ -328,7 +337,7 @@ static bool source_is_missing(const struct plan *p, const struct lock *l, enum a
 {
 	_cleanup_free_ char *slot = NULL;
 
-	if (!location->url || location->sha256.algorithm != DIGEST_NONE)
+	if (!lock_needs_location(location))
 		return false;
 	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
 		return true;
@@ -349,7 +358,7 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 		sections |= p->base[arch].location.url ? LOCK_SECTION_BASE : 0;
 		r = 0;
 	}
-	if (r == 0 && needs_kernel(&p->kernel[arch])) {
+	if (r == 0 && lock_needs_kernel(p, arch)) {
 		r = lock_question_kernel(p, l, arch, locals, &asked, e);
 		r = check_answer(r, &asked, &a->kernel.question, LOCK_SECTION_KERNEL, &sections, e);
 	}

@@ -75,7 +75,7 @@ static int explain_blob(const char *slot, const struct plan_location *asked, con
 		return strv_addf(ret, "%s: the lock has no answer", slot);
 	if (urls_differ(asked->url, answer->url, &url))
 		return strv_addf(ret, "%s: the plan names %s, the lock has %s", slot, url, answer->url);
-	return strv_addf(ret, "%s: the plan asks something else of %s than the lock answers: another digest, or who vouches for it", slot,
+	return strv_addf(ret, "%s: the plan asks something else of %s than the lock answers: another digest, query, or who vouches for it", slot,
 		url ? url : "it");
 }
 
@@ -121,7 +121,7 @@ static int explain_source(const struct plan *p, const struct lock *l, enum arch 
 	const struct lock_blob *answer = &none;
 	_cleanup_free_ char *slot = NULL;
 
-	if (!location->url || location->sha256.algorithm != DIGEST_NONE)
+	if (!lock_needs_location(location))
 		return 0;
 	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
 		return -ENOMEM;

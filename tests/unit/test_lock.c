@@ -302,6 +302,51 @@ static void what_vouched_for_a_base_is_kept(void **state)
 	assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &a.locals, &blob, &e), -EINVAL);
 }
 
+/* What a plan no longer needs goes, and nothing else. */
+static void what_answers_nothing_is_pruned(void **state)
+{
+	static const struct {
+		const char *plan;
+		bool base, kernel, packages;
+		size_t n_sources;
+	} cases[] = {
+		{ plan_text, true, true, true, 3 },
+		/* Everything local or pinned. */
+		{ "[base.amd64]\nurl = \"a.img\"\n[kernel.amd64]\nfile = \"k\"\n", false, false, false, 0 },
+		{ "[base.amd64]\nurl = \"https://example.org/b\"\nsha256 = \"" HEX "\"\n[kernel.amd64]\nurl = \"https://example.org/k\"\n"
+		  "sha256 = \"" HEX "\"\n[inputs.i]\nurl = \"https://example.org/i\"\nsha256 = \"" HEX "\"\n",
+			false, false, false, 0 },
+		/* Answers to other questions. */
+		{ "[base.amd64]\nurl = \"https://example.org/b\"\n[kernel.amd64]\npackage = \"linux-image-b\"\n"
+		  "[packages]\na = [\"crun\"]\n[files.\"/b\"]\nurl = \"https://example.org/f\"\n",
+			true, false, false, 1 },
+		{ "[base.amd64]\nurl = \"https://example.org/other\"\n", false, false, false, 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_answered_ struct answered a = { 0 }, b = { 0 }, other = { 0 };
+		const struct lock_arch *l = &a.lock.arch[ARCH_AMD64];
+		bool arm64 = i == 0;
+		struct err e = ERR_INIT;
+
+		fixture_load(*state, plan_text, ARCH_AMD64, &a);
+		fixture_answer(&a, ARCH_AMD64, "one");
+		fixture_load(*state, plan_text, ARCH_ARM64, &other);
+		fixture_answer(&other, ARCH_ARM64, "one");
+		a.lock.arch[ARCH_ARM64] = other.lock.arch[ARCH_ARM64];
+		other.lock.arch[ARCH_ARM64] = (struct lock_arch){ 0 };
+		fixture_load(*state, cases[i].plan, ARCH_AMD64, &b);
+		assert_int_equal(lock_prune(&a.lock, b.plan, ARCH_AMD64, &b.locals, &e), i > 0);
+		assert_int_equal(l->base.question.algorithm != DIGEST_NONE, cases[i].base);
+		assert_int_equal(l->kernel.question.algorithm != DIGEST_NONE, cases[i].kernel);
+		assert_int_equal(l->packages.question.algorithm != DIGEST_NONE, cases[i].packages);
+		assert_int_equal(l->n_sources, cases[i].n_sources);
+		assert_int_equal(a.lock.arch[ARCH_ARM64].base.question.algorithm != DIGEST_NONE, arm64);
+		/* Once is enough. */
+		assert_int_equal(lock_prune(&a.lock, b.plan, ARCH_AMD64, &b.locals, &e), 0);
+	}
+}
+
 static void answers_that_cannot_be_locked_are_refused(void **state)
 {
 	_cleanup_answered_ struct answered a = { 0 };
@@ -326,6 +371,8 @@ static void answers_that_cannot_be_locked_are_refused(void **state)
 
 #define ANOTHER "name = \"ac\", version = \"1\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
 #define NEWER "name = \"ab\", version = \"2\", arch = \"all\", size = 1, sha256 = \"" HEX "\""
+#define NATIVE "name = \"ab\", version = \"2\", arch = \"amd64\", size = 1, sha256 = \"" HEX "\""
+#define FOREIGN "name = \"ab\", version = \"2\", arch = \"i386\", size = 1, sha256 = \"" HEX "\""
 #define SECTION "[amd64.packages]\nquestion = \"" HEX "\"\nasked = [\n\t\"ab\",\n"
 
 static const struct {
@@ -390,6 +437,8 @@ static const struct {
 	{ "version = 2\n" PACKAGES "{ " PACKAGE " },\n{ " ANOTHER " },\n{ " NEWER " }]\n", -EBADMSG,
 		"p.lock:10:1: found the package ab for all again, version 2 here and 1 in line 8: what is left of a merge; take" },
 	{ "version = 2\n" PACKAGES "{ " PACKAGE " },\n{ " PACKAGE " }]\n", -EBADMSG, "p.lock:9:1: found the package ab for all again" },
+	{ "version = 2\n" PACKAGES "{ " NATIVE " },\n{ " PACKAGE " }]\n", -EBADMSG, "found the package ab for amd64 again" },
+	{ "version = 2\n" PACKAGES "{ " NATIVE " },\n{ " FOREIGN " }]\n", 0, NULL },
 	{ "version = 2\n[amd64.kernel]\nquestion = \"" HEX "\"\nkind = \"package\"\nsha256 = \"" HEX "\"\nlist = [\n{ " ANOTHER
 	  " },\n{ " PACKAGE " },\n{ " NEWER " }]\n", -EBADMSG, "p.lock:9:1: found the package ab for all again" },
 	{ "version = 2\n" SECTION "]\nremove = [\n\t\"aa\",\n\t\"ab\",\n]\nkeyrings = []\nlist = [\n{ " PACKAGE " }]\n", -EBADMSG,
@@ -451,6 +500,7 @@ int main(void)
 		cmocka_unit_test(what_the_plan_pins_needs_no_lock),
 		cmocka_unit_test(sources_that_left_the_plan_leave_the_lock),
 		cmocka_unit_test(what_vouched_for_a_base_is_kept),
+		cmocka_unit_test(what_answers_nothing_is_pruned),
 		cmocka_unit_test(answers_that_cannot_be_locked_are_refused),
 		cmocka_unit_test(hostile_locks_are_refused_with_their_place),
 		cmocka_unit_test(the_number_of_packages_is_limited),
