@@ -18,6 +18,7 @@ enum {
 	RETRY_DELAY_MAX_FACTOR = 60,
 	REAL_PROGRESS_BYTES = 64 * 1024, /* an attempt that brought as much does not count against the limit */
 	ATTEMPTS_MAX_IN_ALL = 1000,	 /* but even so there is an end */
+	SILENT_ATTEMPTS_MAX = 2,	 /* of a server that lets each attempt run into a time-out, while there are other candidates */
 	SNIFF_BYTES = 64,
 	REFUSED_BODY_MAX_BYTES = 64 * 1024, /* of error pages and redirects, read only to keep the connection */
 	PROGRESS_INTERVAL_MS = 100,
@@ -554,9 +555,12 @@ static enum verdict judge_attempt(struct job *job, CURLcode c)
 
 /* ---- what follows from it ----------------------------------------------------------------------------------------- */
 
-static unsigned max_attempts(const struct fetcher *f)
+static unsigned max_attempts(const struct fetcher *f, const struct job *job)
 {
-	return f->options->max_attempts ? f->options->max_attempts : FETCH_MAX_ATTEMPTS;
+	unsigned most = f->options->max_attempts ? f->options->max_attempts : FETCH_MAX_ATTEMPTS;
+	bool silent = job->answer.status == 0 && job->why.code == -ETIMEDOUT;
+
+	return silent && most > SILENT_ATTEMPTS_MAX && job->candidate + 1 < job->request->n_urls ? SILENT_ATTEMPTS_MAX : most;
 }
 
 /* Twice as long each time, and not in step with others that lost the same server. */
@@ -678,7 +682,7 @@ static int try_again(struct fetcher *f, struct job *job, struct err *e)
 	job->attempts_all++;
 	if (brought >= REAL_PROGRESS_BYTES && resumable)
 		job->attempts = 0;
-	if (job->attempts >= max_attempts(f) || job->attempts_all >= ATTEMPTS_MAX_IN_ALL) {
+	if (job->attempts >= max_attempts(f, job) || job->attempts_all >= ATTEMPTS_MAX_IN_ALL) {
 		if (job->answer.status == 0)
 			hosts_stayed_silent(&f->hosts, job->host, &job->why);
 		return next_candidate(f, job, e);

@@ -381,6 +381,47 @@ digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -
 	grep -F 'version = "99.0-1"' "${plan%.toml}.lock"
 }
 
+@test "--offline makes a lock, too, where all that it takes is on this machine" {
+	lock_packages hello
+	cp "${plan%.toml}.lock" "$BATS_TEST_TMPDIR/lock"
+	rm "${plan%.toml}.lock"
+	forget_everything
+	archive_stop
+	run_imgbuild lock --offline --mirror "$archive_uri=file:$archive_root" "$plan"
+	expect_status 0
+	cmp "$BATS_TEST_TMPDIR/lock" "${plan%.toml}.lock"
+	run_imgbuild vendor --offline --locked --mirror "$archive_uri=$archive_root" "$plan" -o "$store"
+	expect_status 0
+	(cd "$store" && sha256sum -c SHA256SUMS)
+	# Without the mirror it takes the network, and what is said first is what to do.
+	rm "${plan%.toml}.lock"
+	forget_everything
+	run_imgbuild build --offline "$plan"
+	expect_status 3
+	expect_stderr 'does not answer the plan for amd64 .*once without --offline'
+}
+
+@test "vendor: both architectures of a plan, or the one that is asked for" {
+	# shellcheck disable=SC2119
+	archive_new
+	archive_add "$(archive_deb hello)" "$(archive_deb hello arm64)"
+	archive_publish
+	archive_base amd64
+	archive_base arm64
+	ARCHIVE_PLAN_ARCHES='amd64 arm64' archive_plan hello </dev/null
+	archive_start
+	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store" --arch arm64
+	echo "$stdout"
+	expect_status 0
+	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2)" 'arm64	hello'
+	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store"
+	expect_status 0
+	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2 | sort)" $'amd64\thello\narm64\thello'
+	(cd "$store" && sha256sum -c SHA256SUMS)
+	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store" --arch riscv64
+	expect_status 2
+}
+
 @test "a repository's password comes from the plan, and is in no lock, list, message or cache" {
 	# shellcheck disable=SC2119
 	archive_new
