@@ -688,7 +688,8 @@ static int try_again(struct fetcher *f, struct job *job, struct err *e)
 		return next_candidate(f, job, e);
 	}
 	job->not_before_ms = monotonic_ms() + pause_ms(f, job);
-	progress_note(f->options->progress, "%s: %s; trying again", job->request->label, job->why.message);
+	if (job->answer.status != 0 || hosts_tell_silence(&f->hosts, job->host, job->attempts_all))
+		progress_note(f->options->progress, "%s: %s; trying again", job->request->label, job->why.message);
 	/* From the candidate's own address: a redirect may lead elsewhere the next time. */
 	job->n_redirects = 0;
 	free(take_ptr(job->url));

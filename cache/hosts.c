@@ -6,6 +6,7 @@
 struct host {
 	char *name;
 	bool answered;
+	unsigned told; /* how many attempts without an answer were told */
 	struct err why; /* code 0: nothing is known against it */
 };
 
@@ -36,6 +37,18 @@ void hosts_answered(struct hosts *h, const char *name)
 		return;
 	host->answered = true;
 	err_clear(&host->why);
+}
+
+bool hosts_tell_silence(struct hosts *h, const char *name, unsigned n)
+{
+	struct host *host = find(h, name);
+
+	if (!host || host->answered)
+		return true;
+	if (n <= host->told)
+		return false;
+	host->told = n;
+	return true;
 }
 
 void hosts_stayed_silent(struct hosts *h, const char *name, const struct err *why)

@@ -20,6 +20,9 @@ struct hosts {
 /* It sent the head of an answer, whatever it says. */
 void hosts_answered(struct hosts *h, const char *name);
 
+/* An attempt, the nth for a file, ended without an answer: is this to be told? Once for each n, and not for each file. */
+bool hosts_tell_silence(struct hosts *h, const char *name, unsigned n);
+
 /* All attempts for one file ended without an answer; `why` is copied. */
 void hosts_stayed_silent(struct hosts *h, const char *name, const struct err *why);
 

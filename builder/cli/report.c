@@ -19,6 +19,8 @@ int report_failure(struct terminal *t, const struct plan_faults *faults, const s
 	return err_exit_status(e);
 }
 
+enum { MISSING_EXAMPLES = 3 };
+
 static json_t *missing_to_json(const struct missing_file *file)
 {
 	const struct digest *d = file->sha256.algorithm != DIGEST_NONE ? &file->sha256 : &file->sha512;
@@ -36,7 +38,7 @@ static json_t *missing_to_json(const struct missing_file *file)
 
 void report_missing(struct terminal *t, const struct options *o, const struct missing *missing, const struct err *e)
 {
-	size_t shown = !o->verbose && missing->n > REPORT_MISSING_MAX ? REPORT_MISSING_MAX : missing->n;
+	size_t whole = !o->verbose && missing->n > REPORT_MISSING_WHOLE ? MISSING_EXAMPLES : missing->n;
 
 	if (missing->n == 0)
 		return;
@@ -54,16 +56,16 @@ void report_missing(struct terminal *t, const struct options *o, const struct mi
 	if (missing->n == 1 && !o->verbose)
 		return;
 	terminal_clear(t);
-	for (size_t i = 0; i < shown; i++) {
+	for (size_t i = 0; i < missing->n; i++) {
 		_cleanup_buf_ struct buf line = BUF_INIT(1 << 16);
 
 		(void)!missing_describe(&missing->items[i], &line);
 		(void)fprintf(stderr, "  %s\n", buf_str(&line));
-		for (size_t k = 0; k < missing->items[i].tried.n; k++)
+		for (size_t k = 0; i < whole && k < missing->items[i].tried.n; k++)
 			(void)fprintf(stderr, "    %s\n", missing->items[i].tried.items[k]);
 	}
-	if (shown < missing->n)
-		(void)fprintf(stderr, "  and %zu more, which --verbose and --json list\n", missing->n - shown);
+	if (whole < missing->n)
+		(void)fprintf(stderr, "  where else they were sought, of all %zu: --verbose or --json\n", missing->n);
 }
 
 int report_flush(struct terminal *t)

@@ -12,8 +12,9 @@
 int report_failure(struct terminal *t, const struct plan_faults *faults, const struct err *e);
 
 /* Print the files that could not be had, behind the error that names them: with their digests and what became of each place where they
- * were sought, the first REPORT_MISSING_MAX of them, with --verbose all; with --json {"error", "missing"} on stdout. */
-#define REPORT_MISSING_MAX 20
+ * were sought. Of more than REPORT_MISSING_WHOLE only the first few have the latter, unless --verbose asks for all. With --json
+ * {"error", "missing"} on stdout. */
+#define REPORT_MISSING_WHOLE 20
 void report_missing(struct terminal *t, const struct options *o, const struct missing *missing, const struct err *e);
 
 /* Print the found or built entry on stdout: its path, or with --json {"path", "key", "hit"}. Returns the exit status:

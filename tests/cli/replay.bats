@@ -353,6 +353,35 @@ digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -
 	expect_equal "$(ls "$IMGBUILD_CACHE/failed" 2>/dev/null)" ""
 }
 
+@test "dozens of missing files: each is named, what was asked for a few, and all of it with --verbose and --json" {
+	# shellcheck disable=SC2119
+	archive_new
+	mkdir -p "$BATS_TEST_TMPDIR/tree/DEBIAN"
+	for i in $(seq 30); do
+		printf 'Package: many%s\nVersion: 1\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: x\n' "$i" \
+			>"$BATS_TEST_TMPDIR/tree/DEBIAN/control"
+		dpkg-deb --root-owner-group -b "$BATS_TEST_TMPDIR/tree" "$BATS_TEST_TMPDIR/many$i.deb" >/dev/null
+		archive_add "$BATS_TEST_TMPDIR/many$i.deb"
+	done
+	archive_publish
+	archive_base
+	# shellcheck disable=SC2046  # one word a package
+	archive_plan $(printf 'many%s ' $(seq 30)) </dev/null
+	archive_start
+	run_imgbuild lock "${archive_mirror[@]}" "$plan"
+	expect_status 0
+	archive_unpool 'many*'
+	run_imgbuild vendor --locked --offline --blobs "$store" "$plan" -o "$BATS_TEST_TMPDIR/out"
+	expect_status 3
+	expect_equal "$(grep -cE '^  many[0-9]+ 1 \(sha256 [0-9a-f]{64}, [0-9]+ bytes\)$' "$BATS_TEST_TMPDIR/stderr")" 30
+	expect_equal "$(grep -cF "    \`$store/sha256/" "$BATS_TEST_TMPDIR/stderr")" 3
+	expect_stderr '  where else they were sought, of all 30: --verbose or --json'
+	run_imgbuild vendor --locked --offline --verbose --json --blobs "$store" "$plan" -o "$BATS_TEST_TMPDIR/out"
+	expect_status 3
+	expect_equal "$(grep -cF "    \`$store/sha256/" "$BATS_TEST_TMPDIR/stderr")" 30
+	expect_equal "$(jq '[.missing[] | select(.sha256 and .size and (.tried | length) > 1)] | length' <<<"$stdout")" 30
+}
+
 @test "[apt] snapshot pins the package lists themselves" {
 	lock_packages hello
 	old=$(dpkg-deb -f "$archive_root/$(archive_pool_file hello)" Version)

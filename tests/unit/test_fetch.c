@@ -853,6 +853,16 @@ static void test_missing_is_listed(void **state)
 	assert_non_null(strstr(e.message, "/no/such/folder/x"));
 }
 
+struct note_count {
+	struct progress sink;
+	size_t n;
+};
+
+static void count_note(struct progress *p, const struct progress_event *event)
+{
+	((struct note_count *)p)->n += event->kind == PROGRESS_NOTE;
+}
+
 /* A server that never answers is waited for once, not for each of hundreds of files. */
 static void test_silent_server_is_given_up(void **state)
 {
@@ -864,12 +874,14 @@ static void test_silent_server_is_given_up(void **state)
 	_cleanup_missing_ struct missing missing = { 0 };
 	_cleanup_publisher_ struct publisher *p = NULL;
 	struct fetch_options o = QUICK;
+	struct note_count notes = { .sink = { .emit = count_note } };
 	size_t not_asked = 0;
 	struct err e = ERR_INIT;
 
 	(void)state;
 	o.missing = &missing;
 	o.retry_delay_ms = 40;
+	o.progress = &notes.sink;
 	assert_int_equal(publisher_open(cache, &p, &e), 0);
 	for (size_t i = 0; i < N; i++) {
 		(void)snprintf(labels[i], sizeof(labels[i]), "n%zu", i);
@@ -880,6 +892,7 @@ static void test_silent_server_is_given_up(void **state)
 	for (size_t i = 0; i < N; i++)
 		not_asked += strstr(missing.items[i].tried.items[0], "not asked, since") != NULL;
 	assert_in_range(not_asked, N / 2, N - 1);
+	assert_int_equal(notes.n, 4); /* "trying again", once for each of the five attempts but the last */
 	assert_non_null(strstr(e.message, "300 of 300 files: n0, n1, "));
 	assert_non_null(strstr(e.message, " more; check the network"));
 }
