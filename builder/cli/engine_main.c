@@ -142,6 +142,18 @@ static int load_all(struct session *s, struct prepared_set *ret, struct plan_fau
 	return ret->n > 0 ? 0 : err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "`%s` has no [base.ARCH] for any architecture", path);
 }
 
+/* Drop from the lock what the plan no longer asks, of architectures that it does not have, too. */
+static int prune_lock(struct prepared *p, struct err *e)
+{
+	int r = lock_prune(&p->lock, p->plan, p->arch, &p->locals, e);
+	bool pruned = r > 0;
+
+	for (unsigned a = 0; r >= 0 && pruned && a < ARCH_COUNT; a++)
+		if (a == p->arch || !plan_location_given(&p->plan->base[a].location))
+			r = lock_write(AT_FDCWD, p->lock_path, &p->lock, (enum arch)a, e);
+	return r < 0 ? err_default_kind(e, ERR_KIND_HOST) : 0;
+}
+
 /* One architecture of `lock`: make the lock answer, and print what changed. */
 static int lock_one(struct session *s, struct prepared *p, const struct strv *names, struct changes *changes, struct err *e)
 {
@@ -155,6 +167,8 @@ static int lock_one(struct session *s, struct prepared *p, const struct strv *na
 		r = resolve_update(&s->env, p, names, e);
 	else if (p->key_error)
 		r = resolve_lock(&s->env, p, e);
+	if (r == 0)
+		r = prune_lock(p, e);
 	if (r == 0)
 		r = changes_add(changes, p->arch, &was.arch[p->arch], &p->lock.arch[p->arch], e);
 	if (r == 0)
