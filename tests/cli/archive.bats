@@ -131,6 +131,14 @@ refused() { # REGEX…: exit 3, each is said, and no lock was written
 
 # ---- a mirror in the middle of its update ------------------------------------------------------------------------------
 
+when_asked() { # COUNT REGEX: wait until the server was asked so often, ten seconds at most
+	for _ in $(seq 200); do
+		[ "$(archive_asked "$2")" -lt "$1" ] || return 0
+		sleep 0.05
+	done
+	echo "nobody asked $1 times for $2"
+}
+
 mid_sync() { # what the mirror shows: KEPT-NAME FILE…
 	export ARCHIVE_BY_HASH=no
 	ready jq
@@ -169,7 +177,7 @@ expect_named_mid_sync() {
 	mid_sync old main
 	export IMGBUILD_RETRY_DELAY_MS=400
 	(
-		until [ "$(archive_asked 'InRelease')" -ge 2 ]; do sleep 0.05; done
+		when_asked 2 InRelease
 		archive_restore new main
 	) 3>&- &
 	lock
@@ -188,7 +196,7 @@ expect_named_mid_sync() {
 	expect_equal "$(archive_asked 'Release\.gpg')" 2
 	: >"$archive_dir/nginx/access.log"
 	(
-		until [ "$(archive_asked 'Release\.gpg')" -ge 1 ]; do sleep 0.05; done
+		when_asked 1 'Release\.gpg'
 		archive_restore new Release.gpg
 	) 3>&- &
 	lock
@@ -376,6 +384,28 @@ expect_named_mid_sync() {
 
 # ---- back in time ------------------------------------------------------------------------------------------------------
 
+@test "a downgrade by an older release, signed well, is refused by what the lock knows" {
+	export ARCHIVE_DATE='-2 days'
+	ready jq
+	point_update '-1 day'
+	lock
+	expect_status 0
+	cp "$lock" "$BATS_TEST_TMPDIR/before"
+	archive_restore old InRelease Release Release.gpg main
+	archive_plan jq hello </dev/null
+	lock
+	expect_status 3
+	expect_stderr "is dated $(date -u -d '-2 days' +%F) [0-9:]+ UTC, but the lock has packages by one of $(date -u -d '-1 day' +%F) "
+	expect_stderr "$archive_url/debian/dists/bookworm/InRelease"
+	expect_stderr 'remove the packages. section'
+	cmp "$lock" "$BATS_TEST_TMPDIR/before"
+	# Without the section going back is meant.
+	sed -i '/^\[amd64.packages\]/,$d' "$lock"
+	lock
+	expect_status 0
+	grep -q 'name = "jq", version = "1.6-2.1+deb12u3"' "$lock"
+}
+
 @test "a snapshot may be older than what the lock knows" {
 	export ARCHIVE_DATE='-2 days'
 	ready jq
@@ -466,6 +496,35 @@ expect_taken_unsigned() {
 	lock
 	expect_status 0
 	grep -q "name = \"hello\".*release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+}
+
+@test "what was taken unsigned does not stay in the lock when the plan's word is taken back" {
+	untrusted_ready
+	archive_base amd64 "deb $archive_uri bookworm main"
+	printf '[apt]\ntrusted = ["%s"]\n' "$archive_uri" >>"$plan"
+	lock
+	expect_taken_unsigned
+	# Signed by now, and with another version: the unsigned one is in no list any more, but its file still is in the pool.
+	archive_add "$(archive_repack "$(archive_deb hello)" 2.10-3+deb12u1)"
+	archive_publish
+	sed -i '/^\[apt\]/,$d' "$plan"
+	lock
+	expect_status 0
+	expect_stderr '`hello` moves from 2\.10-3 to 2\.10-3\+deb12u1: .*nobody vouched for it'
+	grep -q "name = \"hello\", version = \"2.10-3+deb12u1\".*release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+}
+
+@test "what was signed stays in the lock when no list has it any more" {
+	ready hello
+	lock
+	expect_status 0
+	archive_add "$(archive_repack "$(archive_deb hello)" 2.10-3+deb12u1)" "$(archive_deb tree)"
+	archive_publish
+	archive_plan hello tree </dev/null
+	lock
+	expect_status 0
+	grep -q 'name = "hello", version = "2.10-3"' "$lock"
+	grep -q 'name = "tree"' "$lock"
 }
 
 # ---- mirrors -----------------------------------------------------------------------------------------------------------
