@@ -223,7 +223,6 @@ static int look_beside(const struct build_env *env, const struct prepared *p, co
 
 	if (r == 0)
 		r = fetch_small(env, "checksums", &places, true, &text, &missing, &why);
-
 	if (r == 0 && !missing)
 		r = read_list(env, p, url, name, false, &text, ret, &why);
 	*ret_look = missing || (r < 0 && is_absent(&why)) ? LOOK_ABSENT : r == 0 ? LOOK_FOUND : LOOK_UNKNOWN;
