@@ -402,6 +402,7 @@ static int resolve_from_root(const struct build_env *env, struct prepared *p, co
 /* Resolve what is not answered. An update is written when all of it is known: one that fails leaves the lock as it was. */
 static int resolve_unanswered(const struct build_env *env, struct prepared *p, const struct strv *names, struct err *e)
 {
+	bool is_unwritten = false;
 	unsigned sections;
 	int r = lock_missing(p->plan, &p->lock, p->arch, &p->locals, &sections, e);
 
@@ -413,7 +414,8 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, c
 			p->plan->file);
 	if (sections & LOCK_SECTION_BASE) {
 		r = base_resolve(env, p, e);
-		if (r == 0 && !names)
+		is_unwritten = names != NULL;
+		if (r == 0 && !is_unwritten)
 			r = write_lock(env, p, e);
 		/* With the base known, an older answer may turn out to be one to this base. */
 		if (r == 0)
@@ -427,7 +429,7 @@ static int resolve_unanswered(const struct build_env *env, struct prepared *p, c
 		r = build_env_check_cancel(env, e);
 	if (r == 0 && sections & LOCK_SECTION_SOURCES)
 		r = resolve_sources(env, p, e);
-	if (r == 0 && sections)
+	if (r == 0 && (sections || is_unwritten))
 		r = write_lock(env, p, e);
 	if (r == 0)
 		r = prepared_compute_key(p, e);

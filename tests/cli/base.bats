@@ -419,6 +419,40 @@ server.serve_forever()' "$www" 3>&-; }
 	read -r url <&"${TURNING[0]}"
 }
 
+@test "lock --update base moves it, and one that has not moved costs one small request" {
+	start_nginx
+	plan_with
+	list 512
+	run_imgbuild lock "$plan"
+	expect_status 0
+	old=$sha256 key=$("$IMGBUILD" key --locked "$plan")
+	for what in base ''; do
+		# The cache of another machine may not know the blob by its SHA-512.
+		rm -rf "$IMGBUILD_CACHE/blobs/sha512"
+		forget_requests
+		# shellcheck disable=SC2086  # one name or none
+		run_imgbuild lock --update "$plan" $what
+		expect_status 0
+		refute grep -q 'current/base.qcow2' "$access"
+		expect_equal "$(grep -c 'GET' "$access")" 1
+		expect_equal "$(cat "$BATS_TEST_TMPDIR/stdout")" ""
+	done
+	new_image two
+	list 512
+	run_imgbuild lock --update "$plan" base
+	expect_status 0
+	grep -qE "^amd64 base ${old:0:4}.* -> ${sha256:0:4}" "$BATS_TEST_TMPDIR/stdout"
+	expect_locked "$sha256" 'trust = "checksums"'
+	refute grep -q "$old" "$lock"
+	refute [ "$("$IMGBUILD" key --locked "$plan")" = "$key" ]
+	# An update that does not come to a good end leaves the lock as it was.
+	cp "$lock" "$BATS_TEST_TMPDIR/lock"
+	new_image three
+	run_imgbuild lock --update "$plan" base
+	expect_status 3
+	cmp "$lock" "$BATS_TEST_TMPDIR/lock"
+}
+
 @test "image and list that the publisher is just replacing: looked at twice" {
 	list 512
 	mv "$www/current/SHA512SUMS" "$www/old"
