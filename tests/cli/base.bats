@@ -448,6 +448,8 @@ server.serve_forever()' "$www" 3>&-; }
 	# An update that does not come to a good end leaves the lock as it was.
 	cp "$lock" "$BATS_TEST_TMPDIR/lock"
 	new_image three
+	list 512
+	new_image tampered
 	run_imgbuild lock --update "$plan" base
 	expect_status 3
 	cmp "$lock" "$BATS_TEST_TMPDIR/lock"
