@@ -161,6 +161,12 @@ check-lint check-unit check-toml check-judge check-solver check-replay check-cli
 	+$(Q)$(if $(filter %-cli %-defects %-e2e %-lint,$@),$(MAKE) --no-print-directory MODE=release all,:)
 	$(Q)tests/check $*
 
+.PHONY: mutants
+mutants: deps-present ## take each protection out, in a copy, and demand that its test notices: make mutants [M="NAME…"]
+	+$(Q)$(MAKE) --no-print-directory all
+	+$(Q)$(MAKE) --no-print-directory MODE=release all
+	$(Q)tests/mutants/run $(M)
+
 .PHONY: fuzz
 fuzz: ## fuzz one target with libFuzzer: make fuzz M=toml SECS=60
 	$(Q)tests/fuzz/run "$(M)" "$(or $(SECS),60)"
