@@ -272,6 +272,9 @@ static int resolve_package_set(const struct build_env *env, const struct prepare
 		r = earlier_answer_init(env, p, names, &earlier, e);
 	if (r < 0)
 		return err_default_kind(e, ERR_KIND_USAGE);
+	/* What is not asked for is not looked into: its .debs need not be had. */
+	if (!(sections & LOCK_SECTION_PACKAGES))
+		earlier.keep.n_items = 0, earlier.keep.asked = earlier.keep.removals = NULL;
 	request.keep = earlier.is_there ? &earlier.keep : NULL;
 	request.known_releases = earlier.releases;
 	request.n_known_releases = earlier.n_releases;

@@ -155,6 +155,14 @@ static void add_base(struct pkg_keeping *k)
 	}
 }
 
+static bool has_entry(const struct pkg_keeping *k, uint32_t name)
+{
+	for (size_t i = 0; i < k->n; i++)
+		if (k->entries[i].name == name)
+			return true;
+	return false;
+}
+
 int pkg_keeping_load(struct pkg_keeping *k, const struct pkg_keep *keep, const struct pkg_metadata *metadata,
 	struct pkg_universe *u, int32_t first_list, struct progress *progress, struct err *e)
 {
@@ -178,6 +186,9 @@ int pkg_keeping_load(struct pkg_keeping *k, const struct pkg_keep *keep, const s
 		entry->name = pkg_universe_name(u, item->name, strlen(item->name));
 		if (entry->name == UNIVERSE_NONE)
 			return out_of_memory(e);
+		/* A name can be there for "all" and for this architecture in a lock that was merged by hand: the first one counts. */
+		if (has_entry(k, entry->name))
+			continue;
 		k->n++;
 		if (locate(k, metadata, entry))
 			superseded[n++] = entry;

@@ -653,6 +653,9 @@ static int propagate_firm(struct pkg_marks *m, const struct pkg_relations *relat
 	if (m->marks[name].firm)
 		return 1;
 	m->marks[name].firm = true;
+	/* What is there serves it and its candidate would not: it stays as it is. */
+	if (m->u->names[name].candidate != answers.versions[0])
+		return 1;
 	return install(m, name, true, depth + 1, e);
 }
 

@@ -322,6 +322,18 @@ static void what_the_base_served_stays_as_the_base_has_it(void **state)
 	expect_kept(w, "tool", "+tool=2");
 }
 
+static void what_the_base_has_serves_what_is_kept(void **state)
+{
+	struct world *w = *state;
+
+	base_has(w, "stdlib=1\n");
+	publish(w, "stdlib=2\npy=1; Depends: stdlib (= 1)\npy=2; Depends: stdlib (= 2)\nx=1; Depends: py\n");
+	expect_new(w, "x", "+py=2 +stdlib=2 +x=1");
+	earlier(w, "py=1 x=1", "x");
+	expect_kept(w, "x", "+py=1 +x=1");
+	expect_note(w, NULL);
+}
+
 static void a_base_that_moved_on_is_not_set_back(void **state)
 {
 	struct world *w = *state;
@@ -492,6 +504,16 @@ static void the_same_question_gives_the_same_answer(void **state)
 	expect_kept(w, "a b", "+a=1 +b=1 +p2=1 +y=1");
 }
 
+static void a_name_twice_counts_once(void **state)
+{
+	struct world *w = *state;
+
+	publish(w, "a=1\na=2\na=3\nnew=1; Depends: a (>= 3)\n");
+	earlier(w, "a=1 a=2", "a");
+	expect_kept(w, "a", "+a=1");
+	expect_kept(w, "a new", "+a=3 +new=1");
+}
+
 static void what_cannot_be_is_explained_as_without(void **state)
 {
 	struct world *w = *state;
@@ -583,6 +605,7 @@ int main(void)
 		in_a_world(a_conflict_moves_what_is_kept),
 		in_a_world(the_base_is_not_broken_to_keep_something),
 		in_a_world(what_the_base_served_stays_as_the_base_has_it),
+		in_a_world(what_the_base_has_serves_what_is_kept),
 		in_a_world(a_base_that_moved_on_is_not_set_back),
 		in_a_world(a_superseded_version_is_known_by_its_deb),
 		in_a_world(a_superseded_version_moves_when_it_must),
@@ -594,6 +617,7 @@ int main(void)
 		in_a_world(a_choice_that_was_made_stays),
 		in_a_world(the_search_keeps_too),
 		in_a_world(the_same_question_gives_the_same_answer),
+		in_a_world(a_name_twice_counts_once),
 		in_a_world(what_cannot_be_is_explained_as_without),
 		in_a_world(the_kernel_is_kept),
 	};
