@@ -4,7 +4,7 @@
  *   pkg-resolve ROOT [options] NAME...
  *     --arch A  --remove NAME  --deb FILE  --recommends  --kernel PACKAGE  --mirror ORIGIN=URL  --mirror-host
  *     --snapshot TIME  --ignore-dates  --cache DIR (keep metadata there; release files, too: for repeated runs)
- *     --uris (say where from)  --now SECONDS
+ *     --uris (say where from)  --now SECONDS  --answer FILE (write the answer there)  --keep FILE (an answer of before, that stays)
  *
  * Prints "Inst NAME [OLD] (NEW ARCH)", "Remv NAME [OLD] REASON", "Kernel NAME (VERSION)". */
 #include "builder/packages/packages.h"
@@ -98,6 +98,57 @@ static int add_deb(struct pkg_local_deb *deb, const char *path, struct err *e)
 	return digest_fd(DIGEST_SHA256, deb->fd, UINT64_MAX, &deb->sha256, e);
 }
 
+/* An answer as lines of "name version arch sha256 size filename archive suite", behind what was asked for. */
+static int write_answer(const struct pkg_set *set, const struct strv *asked, const char *path)
+{
+	FILE *f = fopen(path, "we");
+	char hex[DIGEST_HEX_SIZE];
+
+	if (!f)
+		return -errno;
+	for (size_t i = 0; i < asked->n; i++)
+		(void)fprintf(f, "asked %s\n", asked->items[i]);
+	for (size_t i = 0; i < set->n_items; i++) {
+		const struct pkg_item *x = &set->items[i];
+
+		(void)fprintf(f, "%s %s %s %s %llu %s %s %s\n", x->name, x->version, x->arch, digest_hex(&x->sha256, hex),
+			(unsigned long long)x->size_bytes, x->filename, x->archive, x->suite);
+	}
+	return fclose(f) == 0 ? 0 : -EIO;
+}
+
+/* Read such lines; `text` holds their words and lives as long as *ret. */
+static int read_answer(const char *path, struct buf *text, struct pkg_kept **ret, size_t *ret_n, struct strv *ret_asked,
+	struct err *e)
+{
+	char *save = NULL;
+	int r = read_file_at(AT_FDCWD, path, true, text, e);
+
+	if (r < 0 || text->len == 0)
+		return r;
+	for (char *line = strtok_r(text->data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		struct pkg_kept *more = reallocarray(*ret, *ret_n + 1, sizeof(*more)), *one;
+		char *words[8] = { 0 }, *rest = NULL;
+		size_t n = 0;
+
+		for (char *word = strtok_r(line, " ", &rest); word && n < ARRAY_SIZE(words); word = strtok_r(NULL, " ", &rest))
+			words[n++] = word;
+		if (!more || (n == 2 && strv_add(ret_asked, words[1]) < 0))
+			return err_set(e, -ENOMEM, "out of memory");
+		*ret = more;
+		if (n == 2)
+			continue;
+		one = &more[*ret_n];
+		*one = (struct pkg_kept){ .name = words[0], .version = words[1], .arch = words[2], .filename = words[5],
+			.archive = words[6], .suite = words[7] };
+		if (n != ARRAY_SIZE(words) || digest_parse_hex(DIGEST_SHA256, words[3], &one->sha256) < 0)
+			return err_set(e, -EINVAL, "`%s` is no answer that --answer wrote", path);
+		one->size_bytes = strtoull(words[4], NULL, 10);
+		(*ret_n)++;
+	}
+	return 0;
+}
+
 static void print_set(const struct pkg_set *set, bool uris)
 {
 	static const char *const reasons[] = { "asked", "conflict", "depends" };
@@ -124,7 +175,8 @@ int main(int argc, char **argv)
 	static const struct option longs[] = { { "arch", 1, NULL, 'a' }, { "remove", 1, NULL, 'r' }, { "deb", 1, NULL, 'd' },
 		{ "recommends", 0, NULL, 'R' }, { "kernel", 1, NULL, 'k' }, { "mirror", 1, NULL, 'm' },
 		{ "mirror-host", 0, NULL, 'h' }, { "snapshot", 1, NULL, 's' }, { "ignore-dates", 0, NULL, 'i' },
-		{ "cache", 1, NULL, 'c' }, { "uris", 0, NULL, 'u' }, { "now", 1, NULL, 'n' }, { 0 } };
+		{ "cache", 1, NULL, 'c' }, { "uris", 0, NULL, 'u' }, { "now", 1, NULL, 'n' },
+		{ "answer", 1, NULL, 'A' }, { "keep", 1, NULL, 'K' }, { 0 } };
 	_cleanup_strv_ struct strv install = { 0 }, removals = { 0 };
 	_cleanup_pkg_set_ struct pkg_set set = { 0 };
 	struct progress progress = { .emit = show };
@@ -136,6 +188,11 @@ int main(int argc, char **argv)
 	struct pkg_request q = { .arch = arch_native(), .mirrors = mirrors, .debs = debs, .progress = &progress,
 		.install = &install, .remove = &removals, .now = time(NULL) };
 	struct err e = ERR_INIT;
+	_cleanup_buf_ struct buf kept_text = BUF_INIT(16 << 20);
+	_cleanup_strv_ struct strv asked = { 0 };
+	struct pkg_keep keep = { .n_items = 0 };
+	_cleanup_free_ struct pkg_kept *kept = NULL;
+	const char *answer = NULL;
 	bool uris = false;
 	int opt, r = 0;
 
@@ -185,6 +242,15 @@ int main(int argc, char **argv)
 		case 'n':
 			q.now = atoll(optarg);
 			break;
+		case 'A':
+			answer = optarg;
+			break;
+		case 'K':
+			r = read_answer(optarg, &kept_text, &kept, &keep.n_items, &asked, &e);
+			keep.asked = &asked;
+			keep.items = kept;
+			q.keep = &keep;
+			break;
 		default:
 			return 2;
 		}
@@ -210,5 +276,5 @@ int main(int argc, char **argv)
 		return err_exit_status(&e);
 	}
 	print_set(&set, uris);
-	return 0;
+	return answer && write_answer(&set, &install, answer) < 0 ? 4 : 0;
 }
