@@ -290,7 +290,8 @@ static const char *without_scheme(const char *uri)
 	return scheme ? scheme + 3 : uri;
 }
 
-/* Find the newest date at which this suite of this archive was seen. */
+/* Find the newest date at which this suite of this archive was seen: an older file with a good signature may be replayed. The
+ * archive of a snapshot has a name of its own, and may so be of any age. */
 static int64_t known_date(const struct pkg_archive *a, const struct pkg_request *request)
 {
 	int64_t newest = 0;
@@ -303,12 +304,6 @@ static int64_t known_date(const struct pkg_archive *a, const struct pkg_request 
 			newest = k->date;
 	}
 	return newest;
-}
-
-/* Check that it is not older than what was believed before: an old file with a good signature may be replayed. */
-static int check_not_older(const struct pkg_archive *a, const struct pkg_request *request, const char *label, struct err *e)
-{
-	return request->snapshot ? 0 : apt_release_check_not_older(&a->release, known_date(a, request), label, e);
 }
 
 int pkg_archive_take_release(struct pkg_archive *a, const struct pkg_request *request, const struct buf *text,
@@ -332,7 +327,7 @@ int pkg_archive_take_release(struct pkg_archive *a, const struct pkg_request *re
 	if (r == 0)
 		r = check_times(a, request, label, e);
 	if (r == 0 && !a->trusted)
-		r = check_not_older(a, request, label, e);
+		r = apt_release_check_not_older(&a->release, known_date(a, request), label, e);
 	if (r == 0 && a->trusted)
 		a->release.date = 0; /* nobody vouches for that, either */
 	return r < 0 ? err_wrap(e, "%s", a->source.where) : 0;

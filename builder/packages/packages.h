@@ -149,7 +149,7 @@ struct pkg_request {
 	bool ignore_valid_until;	/* a mirror known to be old; a snapshot implies it */
 	const struct strv *trusted;	/* URIs of archives whose packages are taken although nobody vouches for them: what
 					 * the plan's [apt] trusted lists; NULL: none */
-	const struct pkg_known_release *known_releases; /* from an older answer; a snapshot sets them aside */
+	const struct pkg_known_release *known_releases; /* from an older answer; a snapshot is another archive */
 	size_t n_known_releases;
 	unsigned retry_delay_ms;	/* the first pause before a mirror is asked again that is being updated; 0: 1000 */
 	struct progress *progress;	/* NULL is fine */
