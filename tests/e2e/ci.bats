@@ -60,6 +60,8 @@ output() { jq -r ".$2.$3" "$job/$1/outputs.json"; }
 		expect_entry "$(output $name build entry)"
 	done
 	expect_equal "$(output a key key)" "$(output b key key)"
+	# The checkout is as it was.
+	diff -r "$BATS_FILE_TMPDIR/project" "$job/a/workspace"
 	for file in kernel initrd plan.toml plan.lock; do
 		cmp "$(output a build entry)/$file" "$(output b build entry)/$file"
 	done
@@ -78,22 +80,23 @@ output() { jq -r ".$2.$3" "$job/$1/outputs.json"; }
 	expect_equal "$(steps c skipped)" "Allow KVM, Pack, Save"
 	expect_equal "$(output c key key)" "$(output a key key)"
 	expect_equal "$(wc -c <"$access")" 0
-	expect_equal "$(find "$job/c/workspace/.imgbuild/blobs" "$job/c/workspace/.imgbuild/roots" -type f 2>/dev/null)" ""
+	cache=$job/c/home/.cache/imgbuild
+	expect_equal "$(find "$cache/blobs" "$cache/roots" -type f 2>/dev/null)" ""
 	saved=$(basename "$(grep -l '^Cache saved' "$job"/[ab].log)" .log)
 	entry=$(output c build entry) built=$(output "$saved" build entry)
-	expect_equal "$entry" "$job/c/workspace/.imgbuild/images/$(output c key key)"
+	expect_equal "$entry" "$cache/images/$(output c key key)"
 	expect_entry "$entry"
 	diff -r "$built" "$entry"
 	# Neither the cached file nor the restored image has the holes in it.
-	[ "$(stat -c %s "$job/c/workspace/image.tar.zst")" -lt $((64 << 20)) ]
+	[ "$(stat -c %s "$job/c/home/image.tar.zst")" -lt $((64 << 20)) ]
 	expect_equal "$(stat -c %s "$entry/rootfs.ext4")" $((1 << 30))
 	[ "$(stat -c %b "$entry/rootfs.ext4")" -le $(($(stat -c %b "$built/rootfs.ext4") + 2048)) ]
 	# It is an entry like any other: listed, shown, and found by its plan without network.
-	run_imgbuild --cache "$job/c/workspace/.imgbuild" ls
+	run_imgbuild --cache "$cache" ls
 	grep "$(output c key key | cut -c1-16)" "$BATS_TEST_TMPDIR/stdout"
-	run_imgbuild --cache "$job/c/workspace/.imgbuild" show "$(output c key key)"
+	run_imgbuild --cache "$cache" show "$(output c key key)"
 	expect_status 0
-	run_imgbuild --cache "$job/c/workspace/.imgbuild" --offline --locked "$job/c/workspace/rootfs-plan.toml"
+	run_imgbuild --cache "$cache" --offline --locked "$job/c/workspace/rootfs-plan.toml"
 	expect_equal "$(cat "$BATS_TEST_TMPDIR/stdout")" "$entry"
 }
 
@@ -125,15 +128,16 @@ output() { jq -r ".$2.$3" "$job/$1/outputs.json"; }
 	cp -r "$BATS_FILE_TMPDIR/caches" "$BATS_TEST_TMPDIR/caches"
 	for what in rootfs.ext4 initrd; do
 		for archive in "$BATS_TEST_TMPDIR"/caches/*/cache.tzst; do
-			mkdir "$BATS_TEST_TMPDIR/x"
-			tar --zstd -xf "$archive" -C "$BATS_TEST_TMPDIR/x"
-			tar --zstd -xf "$BATS_TEST_TMPDIR/x/image.tar.zst" -C "$BATS_TEST_TMPDIR/x"
-			rm "$BATS_TEST_TMPDIR/x/image.tar.zst"
-			key=$(ls "$BATS_TEST_TMPDIR/x")
-			chmod u+w "$BATS_TEST_TMPDIR/x/$key/$what"
-			printf x | dd of="$BATS_TEST_TMPDIR/x/$key/$what" conv=notrunc bs=1 seek=5000 status=none
-			tar --sparse --zstd -cf "$BATS_TEST_TMPDIR/x/image.tar.zst" -C "$BATS_TEST_TMPDIR/x" "$key"
-			tar --zstd -cf "$BATS_FILE_TMPDIR/caches/$(basename "$(dirname "$archive")")/cache.tzst" -C "$BATS_TEST_TMPDIR/x" image.tar.zst
+			# As the action does it: ../home/image.tar.zst, from the workspace.
+			mkdir -p "$BATS_TEST_TMPDIR/x/workspace" "$BATS_TEST_TMPDIR/x/home" "$BATS_TEST_TMPDIR/x/entry"
+			tar --zstd -P -xf "$archive" -C "$BATS_TEST_TMPDIR/x/workspace"
+			tar --zstd -xf "$BATS_TEST_TMPDIR/x/home/image.tar.zst" -C "$BATS_TEST_TMPDIR/x/entry"
+			key=$(ls "$BATS_TEST_TMPDIR/x/entry")
+			chmod u+w "$BATS_TEST_TMPDIR/x/entry/$key/$what"
+			printf x | dd of="$BATS_TEST_TMPDIR/x/entry/$key/$what" conv=notrunc bs=1 seek=5000 status=none
+			tar --sparse --zstd -cf "$BATS_TEST_TMPDIR/x/home/image.tar.zst" -C "$BATS_TEST_TMPDIR/x/entry" "$key"
+			tar --zstd -P -cf "$BATS_FILE_TMPDIR/caches/$(basename "$(dirname "$archive")")/cache.tzst" \
+				-C "$BATS_TEST_TMPDIR/x/workspace" ../home/image.tar.zst
 			rm -rf "$BATS_TEST_TMPDIR/x"
 		done
 		if run_job "f-$what"; then show_job "f-$what"; false; fi
