@@ -12,8 +12,8 @@
 #define LOCK_VERSION 2
 #define LOCK_MAX_SOURCES 4096
 
-static const char header[] = "# Written by imgbuild: what the plan beside it means, by digest. Keep it with the plan.\n"
-			     "# `imgbuild lock` renews it; a section is renewed when the plan's question changes.\n"
+static const char header[] = "# Written by imgbuild: what the plan beside it means, by digest. Keep it with the plan, and do not edit it.\n"
+			     "# `imgbuild lock PLAN` renews what does not answer the plan; after a conflict take either side, then run it.\n"
 			     "version = 2\n";
 
 static const char *const kind_names[] = { [PLAN_KERNEL_FROM_BASE] = "base",

@@ -13,6 +13,7 @@ void lock_kernel_release(struct lock_kernel *k);
 void lock_packages_release(struct lock_packages *p);
 void lock_arch_release(struct lock_arch *a);
 
+/* Has it no section at all? */
 bool lock_arch_is_empty(const struct lock_arch *a);
 
 /* Sort packages by name, architecture and version. */

@@ -14,7 +14,7 @@ setup() {
 	archive_base
 	printf 'one = [\n"jq",\n]\n' | archive_plan
 	archive_start
-	cd "${plan%/*}"
+	cd "${plan%/*}" || return
 	git init -q -b main .
 	lock
 	git add plan.toml plan.lock

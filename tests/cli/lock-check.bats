@@ -54,6 +54,17 @@ check() { # STATUS: and nothing may have been written
 	refute_stderr 'arm64'
 }
 
+@test "as JSON" {
+	run_imgbuild lock --check --json "$plan"
+	expect_status 0
+	expect_equal "$stdout" "[]"
+	sed -i 's/"crun"/"fuse3"/' "$plan"
+	run_imgbuild lock --check --json --arch amd64 "$plan"
+	expect_status 2
+	expect_equal "$(jq -c . <<<"$stdout")" \
+		'[{"arch":"amd64","reason":"packages: the plan asks for \"fuse3\", which the lock does not answer; the plan no longer asks for \"crun\""}]'
+}
+
 @test "every section that is stale is named, with why" {
 	sed -i 's/linux-image-amd64/linux-image-cloud-amd64/; s,^\[files,[apt]\nrecommends = true\n&,' "$plan"
 	sed -i '$s,example.org/file,example.org/other,' "$plan"

@@ -8,7 +8,7 @@ setup() {
 	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache HOME=$BATS_TEST_TMPDIR GIT_CONFIG_NOSYSTEM=1
 	export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
 	mkdir "$BATS_TEST_TMPDIR/repo"
-	cd "$BATS_TEST_TMPDIR/repo"
+	cd "$BATS_TEST_TMPDIR/repo" || return
 	git init -q -b main .
 	cat >plan.toml <<-'END'
 		[base.amd64]

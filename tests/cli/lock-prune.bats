@@ -4,7 +4,7 @@
 load ../helper
 
 setup() {
-	cd "$BATS_TEST_TMPDIR"
+	cd "$BATS_TEST_TMPDIR" || return
 	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
 	cat >plan.toml <<-'END'
 		[base.amd64]
