@@ -75,8 +75,9 @@ static int try_candidate(struct store_item *item, const struct key_side *now, co
 
 	if (r == -ENOMEM)
 		return r;
+	/* One that was removed meanwhile is not damaged. */
 	if (r < 0) {
-		if (best->n_damaged++ == 0)
+		if (r != -ENOENT && best->n_damaged++ == 0)
 			(void)snprintf(best->damage, sizeof(best->damage), "%.*s", (int)sizeof(best->damage) - 1, e->message);
 		err_clear(e);
 		return 0;

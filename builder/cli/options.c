@@ -393,7 +393,7 @@ void options_print_help(FILE *f, enum verb v)
 			 "Turn a plan into a disk image for test VMs, once; the next run with the same plan\n"
 			 "prints the same path in milliseconds.\n\nVerbs:\n");
 	for (unsigned i = 0; i < VERB_COUNT; i++)
-		(void)fprintf(f, "  %-8s %-8s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
+		(void)fprintf(f, "  %-8s %-10s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
 	(void)fprintf(f, "\nOptions:\n");
 	print_options(f, ALL_VERBS);
 	(void)fprintf(f, "\nEnvironment: IMGBUILD_CACHE, IMGBUILD_MIRROR and IMGBUILD_BLOBS (arguments of --mirror and\n"

@@ -16,7 +16,9 @@ enum {
 	LINE_MAX_BYTES = 400,	  /* of a line of a text */
 	TEXT_LINES_SHOWN = 60,	  /* of a text, for people */
 	TEXT_LINES_LISTED = 2000, /* in JSON */
-	DIGEST_SHOWN = 12
+	DIGEST_SHOWN = 12,
+	CHANGES_SHOWN = 3000,	  /* for people */
+	LOOK_UPS_MAX = 200	  /* of texts and of names of packages, each of which may read a whole file of the entry */
 };
 
 /* What the answer is made from. */
@@ -31,6 +33,7 @@ struct answer {
 	struct comparison with;
 	struct lock old_lock;
 	json_t *old_manifest; /* read when something asks for it */
+	unsigned n_look_ups;
 };
 
 static void answer_release(struct answer *a)
@@ -189,6 +192,8 @@ static void append_deb_name(struct buf *into, struct answer *a, const struct key
 			append_string(into, a->p->locals.items[i].path);
 			return;
 		}
+	if (a->n_look_ups++ >= LOOK_UPS_MAX)
+		return;
 	if (!a->old_manifest)
 		(void)!manifest_load(a->with.item.path, &a->old_manifest, &ignored);
 	json_array_foreach(json_object_get(a->old_manifest, "installed"), i, item)
@@ -314,14 +319,16 @@ static int read_side(const struct answer *a, const char *path, const json_t *val
 }
 
 /* Append the changed lines as an array of strings: "@@ -1,2 +1,2 @@", " same", "-gone", "+new". *ret_cut: there are more. */
-static int diff_texts(const struct answer *a, const struct key_change *c, size_t max_lines, json_t *lines, bool *ret_cut, struct err *e)
+static int diff_texts(struct answer *a, const struct key_change *c, size_t max_lines, json_t *lines, bool *ret_cut, struct err *e)
 {
 	_cleanup_buf_ struct buf was = BUF_INIT(COMPANION_SETUP_MAX_BYTES), is = BUF_INIT(COMPANION_SETUP_MAX_BYTES);
 	_cleanup_text_diff_ struct text_diff diff = { 0 };
 	const char *path = text_path(c);
 	int r;
 
-	if (!path || read_side(a, path, c->old_value, false, &was) < 0 || read_side(a, path, c->new_value, true, &is) < 0)
+	if (!path || a->n_look_ups++ >= LOOK_UPS_MAX)
+		return 0;
+	if (read_side(a, path, c->old_value, false, &was) < 0 || read_side(a, path, c->new_value, true, &is) < 0)
 		return 0;
 	r = text_diff(buf_str(&was), was.len, buf_str(&is), is.len, max_lines, &diff, e);
 	for (size_t i = 0; r == 0 && i < diff.n; i++) {
@@ -430,7 +437,7 @@ static void print_gaps(FILE *out, const struct answer *a)
 
 static int print_text(FILE *out, struct answer *a, struct err *e)
 {
-	_cleanup_buf_ struct buf name = BUF_INIT(1 << 12), found = BUF_INIT(1 << 16);
+	_cleanup_buf_ struct buf name = BUF_INIT(1 << 12), found = BUF_INIT(1 << 16), plan = BUF_INIT(1 << 12);
 	char hex[DIGEST_HEX_SIZE], when[64] = "";
 	time_t published = (time_t)(a->with.item.published_ns / 1000000000);
 	struct tm tm;
@@ -440,8 +447,9 @@ static int print_text(FILE *out, struct answer *a, struct err *e)
 		(void)fprintf(out, "nothing: it is a hit\n%s\n", a->hit_path);
 		return 0;
 	}
+	append(&plan, a->p->plan->file, strlen(a->p->plan->file));
 	if (a->gaps.n > 0)
-		(void)fprintf(out, "the key is not known: the lock does not answer everything (`imgbuild lock` asks)\n");
+		(void)fprintf(out, "the key is not known: the lock does not answer everything; write it with `imgbuild lock %s`\n", buf_str(&plan));
 	else
 		(void)fprintf(out, "%s %.16s is %s\n", arch_name(a->p->arch), digest_hex(&a->p->key, hex),
 			a->hit_path ? "in the cache" : "not in the cache");
@@ -460,8 +468,10 @@ static int print_text(FILE *out, struct answer *a, struct err *e)
 		name.len ? " " : "", buf_str(&name), when, a->with.item.path);
 	if (a->with.changes.n == 0)
 		(void)fprintf(out, "nothing differs%s\n", a->gaps.n > 0 ? " of what is known" : "");
-	for (size_t i = 0; r == 0 && i < a->with.changes.n; i++)
+	for (size_t i = 0; r == 0 && i < a->with.changes.n && i < CHANGES_SHOWN; i++)
 		r = print_change(out, a, &a->with.changes.items[i], e);
+	if (r == 0 && a->with.changes.n > CHANGES_SHOWN)
+		(void)fprintf(out, "... and %zu more; --json lists all\n", a->with.changes.n - CHANGES_SHOWN);
 	return r;
 }
 
