@@ -37,17 +37,28 @@ static struct fetch_item *append_item(struct fetch_list *list, const char *label
 	return item;
 }
 
+/* The item of the same bytes, or NULL: a package for all architectures is in the lists of each. */
+static struct fetch_item *find_item(struct fetch_list *list, const struct digest *sha256)
+{
+	for (size_t i = 0; sha256->algorithm != DIGEST_NONE && i < list->n; i++)
+		if (digest_equal(&list->items[i].sha256, sha256))
+			return &list->items[i];
+	return NULL;
+}
+
 static int add_file(struct fetch_list *list, const struct build_env *env, const struct prepared *p,
 	const struct wanted_file *file, struct err *e)
 {
 	struct candidate_rules rules = build_env_candidate_rules(env);
-	struct fetch_item *item;
+	struct fetch_item *item = find_item(list, &file->sha256);
 
 	if (p) {
 		rules.host_mirrors = &list->host_mirrors;
 		rules.repositories = p->plan->apt.repositories;
 		rules.n_repositories = p->plan->apt.n_repositories;
 	}
+	if (item)
+		return candidates_list(file, &rules, &item->urls, e);
 	item = append_item(list, file->label);
 	if (!item)
 		return err_set(e, -ENOMEM, "out of memory");

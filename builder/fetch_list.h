@@ -23,7 +23,7 @@ struct fetch_list {
 	enum arch host_mirrors_arch;
 };
 
-/* Add a file that is no package. Its candidates are those of builder/candidates.h. */
+/* Add a file that is no package. What is in the list already by its SHA-256 is fetched once, from all their addresses. Its candidates are those of builder/candidates.h. */
 int fetch_list_add(struct fetch_list *list, const struct build_env *env, const struct wanted_file *file, struct err *e)
 	_must_check_;
 

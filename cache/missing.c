@@ -80,18 +80,23 @@ static int code_of(const struct missing *m)
 	return code;
 }
 
-/* One file, with the end of the story. A list that grows too long is cut; the last places matter least. */
+/* One file, with the places where it was sought. A list that grows too long is cut; the last places matter least. */
 static int error_of_one(const struct missing_file *file, int code, struct err *e)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(LIST_MAX_BYTES);
 	int r = missing_describe(file, &text);
+	char more[40] = "";
+	size_t told = 0;
 
-	for (size_t i = 0; r == 0 && i < file->tried.n; i++)
-		r = buf_appendf(&text, "%s%s", i ? "; " : ": ", file->tried.items[i]);
+	while (r == 0 && told < file->tried.n &&
+		buf_appendf(&text, "%s%s", told ? "; " : ": ", file->tried.items[told]) == 0)
+		told++;
+	if (told < file->tried.n)
+		(void)snprintf(more, sizeof(more), "; and %zu more", file->tried.n - told);
 	if (code == -ENETUNREACH)
-		return err_set_kind(e, ERR_KIND_INPUT, code, "--offline, and this is not in the cache: %s; run once without --offline",
-			buf_str(&text));
-	return err_set_kind(e, ERR_KIND_INPUT, code, "cannot get %s%s", buf_str(&text), advice_for(code));
+		return err_set_kind(e, ERR_KIND_INPUT, code, "--offline, and this is not in the cache: %s%s; run once without --offline",
+			buf_str(&text), more);
+	return err_set_kind(e, ERR_KIND_INPUT, code, "cannot get %s%s%s", buf_str(&text), more, advice_for(code));
 }
 
 int missing_error(const struct missing *m, size_t of, struct err *e)

@@ -31,8 +31,7 @@ int missing_add(struct missing *m, const struct missing_file *file, struct strv 
 /* Make one error (kind input) of all of them, at least one.
  * of  how many files were asked for
  * Returns -ENETUNREACH when one was not sought because of --offline; -ENOENT when nothing has any of them; else the code of the first
- * that failed otherwise. One file is told
- * with all that was tried; of several the message names as many as fit, and counts the rest. */
+ * that failed otherwise. Of one file the message tells what was tried, of several the names: as many as fit, and it counts the rest. */
 int missing_error(const struct missing *m, size_t of, struct err *e);
 
 /* Append "LABEL (sha256 <hex>, 123 bytes)". Returns 0, or -E2BIG, -ENOMEM as buf_append(). */

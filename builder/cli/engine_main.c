@@ -7,6 +7,7 @@
 #include "builder/resolve.h"
 #include "builder/update.h"
 #include "builder/vendor.h"
+#include "lib/url.h"
 #include "lib/version.h"
 
 #include <jansson.h>
@@ -234,6 +235,9 @@ static int verb_vendor(struct session *s, struct err *e)
 
 	if (!dir)
 		r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "where to? imgbuild vendor %s -o DIR", plan_path);
+	/* What the folder has already need not come from afar when the cache is empty. */
+	if (r == 0 && url_kind(dir) == URL_PATH && strv_add(&s->env.blob_stores, dir) < 0)
+		r = err_set(e, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = plan_load(AT_FDCWD, plan_path, s->o->allow_outside, &plan, &faults, e);
 	if (r == 0 && s->o->arch_given)

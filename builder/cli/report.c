@@ -19,7 +19,7 @@ int report_failure(struct terminal *t, const struct plan_faults *faults, const s
 	return err_exit_status(e);
 }
 
-enum { MISSING_EXAMPLES = 3 };
+enum { MISSING_EXAMPLES = 3, PLACES_IN_MESSAGE = 3 };
 
 static json_t *missing_to_json(const struct missing_file *file)
 {
@@ -52,8 +52,8 @@ void report_missing(struct terminal *t, const struct options *o, const struct mi
 		json_decref(object);
 		(void)fflush(stdout);
 	}
-	/* The error has told all about a single one. */
-	if (missing->n == 1 && !o->verbose)
+	/* The error has told all about a single one, unless it was sought in many places. */
+	if (missing->n == 1 && missing->items[0].tried.n <= PLACES_IN_MESSAGE && !o->verbose)
 		return;
 	terminal_clear(t);
 	for (size_t i = 0; i < missing->n; i++) {

@@ -218,7 +218,7 @@ asked() { grep -F "GET $1 " "$log"; }
 	into_store "$(fixture alpine.sh)"
 	run_imgbuild vendor --locked "$plan" --blobs "$store" -o "$BATS_TEST_TMPDIR/out"
 	expect_status 3
-	expect_stderr "error: cannot get files:/etc/motd \(sha256 $motd\): .$store/sha256/$motd.: there is no such file; .$url/motd.: .*404"
+	expect_stderr "error: cannot get files:/etc/motd \(sha256 $motd\): .$store/sha256/$motd.: there is no such file; .*; .$url/motd.: .*404"
 }
 
 @test "--offline lists the same, and no system call leads out" {
@@ -433,20 +433,38 @@ digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -
 @test "vendor: both architectures of a plan, or the one that is asked for" {
 	# shellcheck disable=SC2119
 	archive_new
-	archive_add "$(archive_deb hello)" "$(archive_deb hello arm64)"
+	mkdir -p "$BATS_TEST_TMPDIR/tree/DEBIAN"
+	printf '%s\n' 'Package: everywhere' 'Version: 1' 'Architecture: all' 'Maintainer: T <t@example.org>' 'Description: x' \
+		>"$BATS_TEST_TMPDIR/tree/DEBIAN/control"
+	dpkg-deb --root-owner-group -b "$BATS_TEST_TMPDIR/tree" "$BATS_TEST_TMPDIR/everywhere.deb" >/dev/null
+	archive_add "$(archive_deb hello)" "$(archive_deb hello arm64)" "$BATS_TEST_TMPDIR/everywhere.deb"
 	archive_publish
 	archive_base amd64
 	archive_base arm64
-	ARCHIVE_PLAN_ARCHES='amd64 arm64' archive_plan hello </dev/null
+	ARCHIVE_PLAN_ARCHES='amd64 arm64' archive_plan hello everywhere </dev/null
 	archive_start
 	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store" --arch arm64
 	echo "$stdout"
 	expect_status 0
-	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2)" 'arm64	hello'
+	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2 | sort)" $'all\teverywhere\narm64\thello'
 	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store"
 	expect_status 0
-	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2 | sort)" $'amd64\thello\narm64\thello'
+	expect_equal "$(cut -f 3,4 "$store/index.tsv" | tail -n +2 | sort)" $'all\teverywhere\namd64\thello\narm64\thello'
 	(cd "$store" && sha256sum -c SHA256SUMS)
+	# What both have is fetched once; and what the folder has is not fetched for an empty cache.
+	expect_equal "$(archive_asked '/everywhere_1_all.deb')" 1
+	forget_everything
+	: >"$archive_dir/nginx/access.log"
+	run_imgbuild vendor --locked "${archive_mirror[@]}" "$plan" -o "$store" --json
+	expect_status 0
+	expect_equal "$(jq -c '[.files, .added]' <<<"$stdout")" '[3,0]'
+	expect_equal "$(archive_asked '')" 0
+	# From nothing: once, too.
+	forget_everything
+	rm -rf "$store"
+	run_imgbuild vendor --locked "${archive_mirror[@]}" "$plan" -o "$store"
+	expect_status 0
+	expect_equal "$(archive_asked '/everywhere_1_all.deb')" 1
 	run_imgbuild vendor "${archive_mirror[@]}" "$plan" -o "$store" --arch riscv64
 	expect_status 2
 }
@@ -480,11 +498,12 @@ digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -
 	cat "$BATS_TEST_TMPDIR/stderr" >>"$BATS_TEST_TMPDIR/said"
 	forget_everything
 	archive_unpool hello
-	run_imgbuild vendor --locked --verbose "$plan" -o "$store"
+	run_imgbuild vendor --locked --verbose "$plan" -o "$BATS_TEST_TMPDIR/none"
 	expect_status 3
 	expect_stderr "$archive_url/private/pool/main/h/hello/.*404"
 	cat "$BATS_TEST_TMPDIR/stderr" >>"$BATS_TEST_TMPDIR/said"
-	run_imgbuild vendor --locked --json "$plan" -o "$store"
+	run_imgbuild vendor --locked --json "$plan" -o "$BATS_TEST_TMPDIR/none"
+	expect_status 3
 	printf '%s\n' "$stdout" >>"$BATS_TEST_TMPDIR/said"
 	refute grep -r hunter2 "$BATS_TEST_TMPDIR/said" "${plan%.toml}.lock" "$store" "$IMGBUILD_CACHE"
 }

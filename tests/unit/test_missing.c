@@ -41,6 +41,22 @@ static void one_is_told_whole(void **state)
 		"--offline, and this is not in the cache: jq 1.6: `http://a/jq`: gone; run once without --offline");
 }
 
+/* More places than a message holds are counted; the list that the command line prints has them. */
+static void many_places_are_counted(void **state)
+{
+	_cleanup_missing_ struct missing m = { 0 };
+	struct err e = ERR_INIT;
+
+	(void)state;
+	add(&m, "x", -ENOENT, "`http://a/0`: gone");
+	for (unsigned i = 1; i < 200; i++)
+		assert_int_equal(strv_addf(&m.items[0].tried, "`http://a/%u`: gone", i), 0);
+	assert_int_equal(missing_error(&m, 1, &e), -ENOENT);
+	assert_non_null(strstr(e.message, "`http://a/50`: gone; "));
+	assert_non_null(strstr(e.message, "; and 1"));
+	assert_non_null(strstr(e.message, " more; check the address"));
+}
+
 static void several_are_named(void **state)
 {
 	_cleanup_missing_ struct missing m = { 0 };
@@ -124,6 +140,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_is_told_whole),
+		cmocka_unit_test(many_places_are_counted),
 		cmocka_unit_test(several_are_named),
 		cmocka_unit_test(thousands_are_counted),
 		cmocka_unit_test(strangers_do_not_write_to_the_terminal),
