@@ -126,6 +126,10 @@ same_key() { # PLAN [COMMAND…]
 	same_key "$checkout/plan.toml" env IMGBUILD_CACHE="$BATS_TEST_TMPDIR/new"
 	mkdir -m 555 "$BATS_TEST_TMPDIR/unwritable"
 	same_key "$checkout/plan.toml" env IMGBUILD_CACHE="$BATS_TEST_TMPDIR/unwritable/cache"
+	mkdir -m 000 "$BATS_TEST_TMPDIR/closed"
+	same_key "$checkout/plan.toml" env -u IMGBUILD_CACHE HOME="$BATS_TEST_TMPDIR/closed"
+	same_key "$checkout/plan.toml" env IMGBUILD_CACHE=/dev/null/cache
+	IMGBUILD_CACHE=/dev/null/cache "$IMGBUILD" lock --check "$checkout/plan.toml"
 	same_key "$checkout/plan.toml" env IMGBUILD_MIRROR="https://example.org/d=https://mirror.example.org/d"
 }
 
