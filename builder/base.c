@@ -73,6 +73,19 @@ static int look_again(const struct build_env *env, const struct prepared *p, str
 	return 0;
 }
 
+/* An image that was not fetched again leads where it led when the lock was written, as far as anybody knows. */
+static int keep_resolved(const struct prepared *p, const struct fetch_result *result, char **resolved, struct err *e)
+{
+	const struct lock_blob *locked = &p->lock.arch[p->arch].base;
+	_cleanup_free_ char *shown = url_redact(p->plan->base[p->arch].location.url);
+
+	if (!result->was_stored || !locked->resolved_url || !locked->url || !shown || strcmp(locked->url, shown) != 0 ||
+		!digest_equal(&locked->sha256, &result->sha256))
+		return 0;
+	*resolved = strdup(locked->resolved_url);
+	return *resolved ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
 int base_resolve(const struct build_env *env, struct prepared *p, struct err *e)
 {
 	_cleanup_vouch_ struct vouch vouch = { 0 };
@@ -92,8 +105,12 @@ int base_resolve(const struct build_env *env, struct prepared *p, struct err *e)
 		if (r == 0)
 			r = fetch_image(env, p, &vouch, &result, &resolved, e);
 	}
-	if (r < 0)
+	if (r == 0)
+		r = keep_resolved(p, &result, &resolved, e);
+	if (r < 0) {
+		fetch_results_release(&result, 1);
 		return err_wrap(e, "the base image");
+	}
 	(void)snprintf(table, sizeof(table), "base.%s", arch_name(p->arch));
 	vouch_say(env->progress, vouch.trust, &vouch.checksums, "base image", url, table, p->lock_path, &result.sha256);
 	answer = (struct lock_blob){ .url = p->plan->base[p->arch].location.url,

@@ -477,7 +477,14 @@ server.serve_forever()' "$www" 3>&-; }
 	run_imgbuild lock "$plan"
 	expect_status 0
 	expect_locked "resolved = \"$url/dated/base.qcow2\""
-	rm "$lock"
+	# It stays while the image does, which a list tells without fetching it.
+	mv "$www/dated/base.qcow2" "$www/current"
+	list 512
+	mv "$www/current/base.qcow2" "$www/dated"
+	run_imgbuild lock --update "$plan" base
+	expect_status 0
+	expect_locked "resolved = \"$url/dated/base.qcow2\"" 'trust = "checksums"'
+	rm -rf "$lock" "$IMGBUILD_CACHE"
 	run_imgbuild --mirror "$url/current=$url/dated" lock "$plan"
 	expect_status 0
 	refute grep -q resolved "$lock"

@@ -60,6 +60,9 @@ output() { jq -r ".$2.$3" "$job/$1/outputs.json"; }
 		expect_entry "$(output $name build entry)"
 	done
 	expect_equal "$(output a key key)" "$(output b key key)"
+	# It was a first use, at the desk: here it was held to the lock.
+	refute grep -q 'first use' "$job/a.log" "$job/b.log"
+	expect_equal "$(jq -r .base.trust "$(output a build entry)/manifest.json")" first-use
 	# The checkout is as it was.
 	diff -r "$BATS_FILE_TMPDIR/project" "$job/a/workspace"
 	for file in kernel initrd plan.toml plan.lock; do
