@@ -11,6 +11,8 @@ export IMGBUILD_TEST_DATA=${IMGBUILD_TEST_DATA:-$TOP/../shared/data}
 export IMGBUILD_CACHE=${E2E_CACHE:-$BATS_FILE_TMPDIR/cache}
 export no_proxy='*' NO_PROXY='*'
 
+unset IMGBUILD_MIRROR IMGBUILD_BLOBS
+
 fixture() { "$TOP/tests/fixtures/$1" "${@:2}" 2>/dev/null; }
 
 # Run the program, with $PATH_FOR_IMGBUILD where that is set; its exit status, stdout and stderr are left in variables and shown when the test fails.
