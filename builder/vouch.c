@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { OPTIONAL_MAX_ATTEMPTS = 2 };
+enum { OPTIONAL_MAX_ATTEMPTS = 2, OPTIONAL_TIMEOUT_S = 10 };
 
 void vouch_release(struct vouch *v)
 {
@@ -46,6 +46,8 @@ static int fetch_small(const struct build_env *env, const char *label, const str
 	/* Nobody waits for what nobody promised, nor wants to see that it was asked for. */
 	if (optional) {
 		options.max_attempts = OPTIONAL_MAX_ATTEMPTS;
+		options.stall_timeout_s = OPTIONAL_TIMEOUT_S;
+		options.connect_timeout_s = OPTIONAL_TIMEOUT_S;
 		options.progress = NULL;
 	}
 	r = fetch_all(NULL, &request, 1, &options, &result, e);

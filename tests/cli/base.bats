@@ -162,6 +162,21 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 	expect_stderr 'first use of the base image'
 }
 
+@test "a list that is too large is none, and an error where the plan names it" {
+	start_nginx
+	{ printf '%s  base.qcow2\n' "$sha256"; yes | head -c $((4 << 20)); } >"$www/current/SHA256SUMS"
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_stderr 'warning: cannot tell whether the publisher lists checksums'
+	expect_stderr 'first use'
+	rm -rf "$lock" "$IMGBUILD_CACHE"
+	plan_with "checksums = \"$url/current/SHA256SUMS\""
+	run_imgbuild lock "$plan"
+	expect_refused
+	expect_stderr 'SHA256SUMS.*the limit is'
+}
+
 @test "a list that the plan names must be there and have the image" {
 	start_nginx
 	plan_with "checksums = \"$url/lists/SUMS\""
