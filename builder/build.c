@@ -190,7 +190,7 @@ static int gather(struct building *b, struct err *e)
 	if (r == 0)
 		r = write_entry_initrd(b, e);
 	if (r == 0)
-		r = companions_write_texts(b->folder.fd, p, e);
+		r = companions_write_texts(b->folder.fd, p, publisher_store(env->publisher), e);
 	if (r == 0)
 		r = confirm_inputs(b, e);
 	if (r < 0)

@@ -214,17 +214,36 @@ static int write_setup(int dirfd, const struct prepared *p, struct err *e)
 	return r < 0 ? r : write_at(dirfd, COMPANION_SETUP, buf_str(&script), script.len, e);
 }
 
-/* Keep one local file, unless it is large or no text. *n counts those that are kept. */
-static int write_text(int dirfd, const struct prepared *p, const struct plan_local_input *input, size_t *n, struct err *e)
+int companions_list_tree(const struct prepared *p, const char *slot, const struct store *store, struct buf *into, struct err *e)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT(COMPANION_TEXT_MAX_BYTES);
+	_cleanup_filedigest_memo_ struct filedigest_memo *memo = NULL;
+	struct filedigest_tree_info info;
+	_cleanup_close_ int fd = -1;
+	int r = prepared_open_local(p, slot, &fd, e);
+
+	buf_reset(into);
+	if (r == 0)
+		r = filedigest_memo_load(store, &memo, e);
+	if (r == 0)
+		r = filedigest_list_tree_at(memo, fd, ".", into, &info, e);
+	/* Not even its first line: it was too long. */
+	if (r == 0 && into->len == 0)
+		r = err_set(e, -E2BIG, "the listing of [%s] is longer than the limit of %zu bytes", slot, into->max_bytes);
+	return r;
+}
+
+/* Keep one local file, unless it is large or no text, or the listing of a tree. *n counts those that are kept. */
+static int write_text(int dirfd, const struct prepared *p, const struct store *store, const struct plan_local_input *input, size_t *n,
+	struct err *e)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(input->is_tree ? COMPANION_LISTING_MAX_BYTES : COMPANION_TEXT_MAX_BYTES);
 	char name[sizeof(COMPANION_TEXTS) + DIGEST_HEX_SIZE], hex[DIGEST_HEX_SIZE];
-	int r = read_local(p, input->slot, &text, e);
+	int r = input->is_tree ? companions_list_tree(p, input->slot, store, &text, e) : read_local(p, input->slot, &text, e);
 
 	if (r == -E2BIG)
 		err_clear(e);
 	/* One that is being changed is caught when the inputs are confirmed. */
-	if (r == -E2BIG || (r == 0 && (!is_text(&text) || !has_digest(&text, &input->digest))))
+	if (r == -E2BIG || (r == 0 && ((!input->is_tree && !is_text(&text)) || !has_digest(&text, &input->digest))))
 		return 0;
 	if (r == 0 && *n == 0 && mkdirat(dirfd, COMPANION_TEXTS, 0755) < 0)
 		r = err_set_errno(e, -errno, "cannot create `" COMPANION_TEXTS "` of the entry");
@@ -238,14 +257,17 @@ static int write_text(int dirfd, const struct prepared *p, const struct plan_loc
 	return r;
 }
 
-int companions_write_texts(int dirfd, const struct prepared *p, struct err *e)
+int companions_write_texts(int dirfd, const struct prepared *p, const struct store *store, struct err *e)
 {
 	size_t n = 0;
 	int r = write_setup(dirfd, p, e);
 
-	for (size_t i = 0; r == 0 && i < p->locals.n && n < COMPANION_TEXTS_MAX; i++)
-		if (p->locals.items[i].kind == PLAN_INPUT_FILE && !p->locals.items[i].is_tree)
-			r = write_text(dirfd, p, &p->locals.items[i], &n, e);
+	for (size_t i = 0; r == 0 && i < p->locals.n && n < COMPANION_TEXTS_MAX; i++) {
+		const struct plan_local_input *input = &p->locals.items[i];
+
+		if (input->kind == PLAN_INPUT_FILE || (input->kind == PLAN_INPUT_INPUT && input->is_tree))
+			r = write_text(dirfd, p, store, input, &n, e);
+	}
 	return r;
 }
 

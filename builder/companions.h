@@ -4,14 +4,15 @@
  *     plan.lock      the lock
  *     key.txt        exactly the bytes that the key is the SHA-256 of: the epoch's line and the canonical document
  *     setup          the setup script, as it ran
- *     texts/<hex>    local sources of [files] that are small texts, under their own SHA-256
+ *     texts/<hex>    local sources of [files] that are small texts, under their own SHA-256; and the listings of local trees, of
+ *                    which their digests are the SHA-256 (cache/filedigest.h)
  *
- * Not kept: local [inputs] (only the setup script sees them; they may be secrets that are not in the image), trees, and files that
- * are large or no texts. None of this is in the image or in the key.
+ * Not kept: the bytes of local [inputs] (only the setup script sees them; they may be secrets that are not in the image), and of files
+ * that are large, no texts or in trees. None of this is in the image or in the key.
  *
  * Readers take nothing on trust, for a cache may have been written to by others: key.txt must have the entry's key as its
  * digest, a text that of the document. Everything opened is closed before return. One thread.
- * Limits: COMPANION_KEY_MAX_BYTES, COMPANION_TEXT_MAX_BYTES, COMPANION_TEXTS_MAX. */
+ * Limits: COMPANION_KEY_MAX_BYTES, COMPANION_TEXT_MAX_BYTES, COMPANION_LISTING_MAX_BYTES, COMPANION_TEXTS_MAX. */
 #ifndef IMGBUILD_BUILDER_COMPANIONS_H
 #define IMGBUILD_BUILDER_COMPANIONS_H
 
@@ -27,10 +28,12 @@
 #define COMPANION_KEY_MAX_BYTES (16u << 20)
 #define COMPANION_SETUP_MAX_BYTES (1u << 20)
 #define COMPANION_TEXT_MAX_BYTES (64u << 10)
+#define COMPANION_LISTING_MAX_BYTES (1u << 20)
 #define COMPANION_TEXTS_MAX 200
 
-/* Write setup and texts/ into the folder dirfd (lent). To be called before prepared_confirm_locals(), for it reads local files. */
-int companions_write_texts(int dirfd, const struct prepared *p, struct err *e) _must_check_;
+/* Write setup and texts/ into the folder dirfd (lent). To be called before prepared_confirm_locals(), for it reads local files.
+ * store  where digests of local files are remembered; NULL: nowhere */
+int companions_write_texts(int dirfd, const struct prepared *p, const struct store *store, struct err *e) _must_check_;
 
 /* Write plan.toml, plan.lock and key.txt. */
 int companions_write_plan(int dirfd, const struct prepared *p, struct err *e) _must_check_;
@@ -53,12 +56,17 @@ void kept_key_release(struct kept_key *k);
  * Returns 0; -EBADMSG it is damaged, or is not what the entry's key is the digest of; -ENOENT; -E2BIG; -ENOMEM. */
 int companions_read_key(const struct store_item *item, struct kept_key *ret, struct err *e) _must_check_;
 
+/* Read the listing that the digest of a local tree of the plan is the SHA-256 of, as the tree is now. Returns 0; -E2BIG it is longer than the
+ * buffer may be. */
+int companions_list_tree(const struct prepared *p, const char *slot, const struct store *store, struct buf *into, struct err *e)
+	_must_check_;
+
 /* Append the `name` that an entry's plan has, unchecked text; nothing where there is none. Never fails. */
 void companions_read_name(const char *entry_path, struct buf *into);
 
-/* Read the text with this SHA-256 that the plan of an entry had, the setup script or the content of a file, into a buffer, whose contents are
- * replaced.
- * path    of the file in the image; NULL: the setup script
+/* Read the text with this SHA-256 that the plan of an entry had, the setup script, the content of a file or the listing of a tree, into a
+ * buffer, whose contents are replaced.
+ * path    of the file in the image, or any other name; NULL: the setup script
  * Returns 0; -ENOENT the entry does not have it (any more). */
 int companions_read_text(const char *entry_path, const char *path, const struct digest *sha256, struct buf *into,
 	struct err *e) _must_check_;

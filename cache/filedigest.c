@@ -656,9 +656,28 @@ static int compare_paths(const void *a, const void *b)
 	return strcmp(((const struct tree_item *)a)->path, ((const struct tree_item *)b)->path);
 }
 
+/* What a tree's records go to: its digest, and a listing of at most its maximum. */
+struct record_sink {
+	struct hasher *hasher;
+	struct buf *listing; /* NULL: not wanted, or too long */
+};
+
+static int add_bytes(struct record_sink *sink, const void *bytes, size_t len, struct err *e)
+{
+	int r = sink->listing ? buf_append(sink->listing, bytes, len) : 0;
+
+	if (r == -E2BIG) {
+		buf_reset(sink->listing);
+		sink->listing = NULL;
+	} else if (r < 0) {
+		return err_set(e, r, "out of memory for the listing of a tree");
+	}
+	return hasher_update(sink->hasher, bytes, len, e);
+}
+
 /* One record: no field but the last can hold a space, names and targets end with a NUL, so that no two trees have the
  * same records. */
-static int hash_item(struct hasher *h, const struct tree_item *item, struct err *e)
+static int add_record(struct record_sink *sink, const struct tree_item *item, struct err *e)
 {
 	char head[DIGEST_HEX_SIZE + 64], hex[DIGEST_HEX_SIZE];
 	int n, r;
@@ -670,20 +689,20 @@ static int hash_item(struct hasher *h, const struct tree_item *item, struct err 
 		n = snprintf(head, sizeof(head), "d %04o ", item->mode);
 	else
 		n = snprintf(head, sizeof(head), "l ");
-	r = hasher_update(h, head, (size_t)n, e);
+	r = add_bytes(sink, head, (size_t)n, e);
 	if (r == 0)
-		r = hasher_update(h, item->path, strlen(item->path) + 1, e);
+		r = add_bytes(sink, item->path, strlen(item->path) + 1, e);
 	if (r == 0 && item->type == 'l')
-		r = hasher_update(h, item->target, strlen(item->target) + 1, e);
+		r = add_bytes(sink, item->target, strlen(item->target) + 1, e);
 	return r;
 }
 
-int filedigest_tree_at(struct filedigest_memo *m, int dirfd, const char *path, struct filedigest_tree_info *ret,
-	struct err *e)
+int filedigest_list_tree_at(struct filedigest_memo *m, int dirfd, const char *path, struct buf *listing,
+	struct filedigest_tree_info *ret, struct err *e)
 {
-	static const char head[] = "imgbuild tree 1\n";
 	_cleanup_(tree_release) struct tree t = { .memo = m, .label = path };
 	_cleanup_(hasher_freep) struct hasher *h = NULL;
+	struct record_sink sink = { .listing = listing };
 	_cleanup_close_ int fd = -1;
 	int r = filedigest_open_at(dirfd, path, O_RDONLY | O_DIRECTORY, &fd, e);
 
@@ -691,14 +710,15 @@ int filedigest_tree_at(struct filedigest_memo *m, int dirfd, const char *path, s
 		r = walk_folder(&t, fd, "", 0, e);
 	if (r == 0)
 		r = hasher_new(DIGEST_SHA256, &h, e);
+	sink.hasher = h;
 	if (r == 0)
-		r = hasher_update(h, head, strlen(head), e);
+		r = add_bytes(&sink, FILEDIGEST_TREE_HEAD, strlen(FILEDIGEST_TREE_HEAD), e);
 	if (r < 0)
 		return r;
 	if (t.n > 1)
 		qsort(t.items, t.n, sizeof(*t.items), compare_paths);
 	for (size_t i = 0; i < t.n; i++) {
-		r = hash_item(h, &t.items[i], e);
+		r = add_record(&sink, &t.items[i], e);
 		if (r < 0)
 			return r;
 	}
@@ -706,4 +726,10 @@ int filedigest_tree_at(struct filedigest_memo *m, int dirfd, const char *path, s
 	if (r == 0)
 		*ret = t.info;
 	return r;
+}
+
+int filedigest_tree_at(struct filedigest_memo *m, int dirfd, const char *path, struct filedigest_tree_info *ret,
+	struct err *e)
+{
+	return filedigest_list_tree_at(m, dirfd, path, NULL, ret, e);
 }

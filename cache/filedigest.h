@@ -29,6 +29,7 @@
 
 #define FILEDIGEST_RACY_NS 2000000000ull /* the coarsest timestamps in use are those of FAT: 2 s */
 #define FILEDIGEST_MEMO_MAX_ITEMS 100000u
+#define FILEDIGEST_TREE_HEAD "imgbuild tree 1\n"
 #define FILEDIGEST_TREE_MAX_ITEMS 500000u
 #define FILEDIGEST_TREE_MAX_DEPTH 128u
 #define FILEDIGEST_TREE_MAX_PATH_BYTES (64u << 20) /* of all paths and link targets together */
@@ -73,6 +74,12 @@ int filedigest_file_at(struct filedigest_memo *m, int dirfd, const char *path, s
 /* The digest of a folder and all that is beneath it. */
 int filedigest_tree_at(struct filedigest_memo *m, int dirfd, const char *path, struct filedigest_tree_info *ret,
 	struct err *e) _must_check_;
+
+/* The same, with the listing that the digest is the SHA-256 of: the line FILEDIGEST_TREE_HEAD, then for each path, in bytewise order,
+ * "f MODE SIZE SHA256 PATH\0", "d MODE PATH\0" or "l PATH\0TARGET\0".
+ * listing  it is appended here; when it would be longer than the buffer's maximum, the buffer is emptied. NULL: not wanted */
+int filedigest_list_tree_at(struct filedigest_memo *m, int dirfd, const char *path, struct buf *listing,
+	struct filedigest_tree_info *ret, struct err *e) _must_check_;
 
 /* Open a file or folder with the rule for paths above: flags as for openat(2), O_CLOEXEC and O_NOCTTY are added.
  * Returns 0 with *ret_fd, which the caller closes. */

@@ -248,6 +248,13 @@ static const char *text_path(const struct key_change *c)
 	return c->input == KEY_INPUT_FILE && strcmp(c->field, "content") == 0 ? c->name : NULL;
 }
 
+/* Is it about two trees? */
+static bool is_about_trees(const struct key_change *c)
+{
+	return (c->input == KEY_INPUT_FILE || c->input == KEY_INPUT_INPUT) && strcmp(c->field, "content") == 0 &&
+	       json_is_string(json_object_get(c->old_value, "tree")) && json_is_string(json_object_get(c->new_value, "tree"));
+}
+
 /* Read a blob that came from a URL, where the store has it still. */
 static int read_blob(const struct store *store, const struct digest *sha256, struct buf *into)
 {
@@ -318,6 +325,83 @@ static int read_side(const struct answer *a, const char *path, const json_t *val
 	return r < 0 || memchr(buf_str(into), '\0', into->len) ? -ENOENT : 0;
 }
 
+/* Take one NUL-terminated piece off a listing. NULL at its end. */
+static const char *next_piece(const char **at, const char *end)
+{
+	const char *piece = *at, *nul = piece < end ? memchr(piece, '\0', (size_t)(end - piece)) : NULL;
+
+	if (!nul)
+		return NULL;
+	*at = nul + 1;
+	return piece;
+}
+
+/* Make a line of each record of a tree's listing, with the path first. */
+static int lines_of_listing(const struct buf *listing, struct buf *lines)
+{
+	const char *at = buf_str(listing), *end = at + listing->len, *record;
+	size_t head = strlen(FILEDIGEST_TREE_HEAD);
+	int r = 0;
+
+	if (listing->len < head || memcmp(at, FILEDIGEST_TREE_HEAD, head) != 0)
+		return -ENOENT;
+	at += head;
+	while (r == 0 && (record = next_piece(&at, end))) {
+		char fields[4][80] = { "" }, path[LINE_MAX_BYTES], target[LINE_MAX_BYTES];
+		unsigned n = record[0] == 'f' ? 4 : record[0] == 'd' ? 2 : 1;
+		const char *to = record[0] == 'l' ? next_piece(&at, end) : "";
+
+		for (unsigned i = 0; i < n; i++) {
+			size_t len = strcspn(record, " ");
+
+			(void)snprintf(fields[i], sizeof(fields[i]), "%.*s", (int)(len < 79 ? len : 79), record);
+			record += len + (record[len] == ' ');
+		}
+		(void)err_sanitize(path, sizeof(path), record, strlen(record));
+		if (n == 4)
+			r = buf_appendf(lines, "%s: %s bytes, mode %s, %.*s\n", path, fields[2], fields[1], DIGEST_SHOWN, fields[3]);
+		else if (n == 2)
+			r = buf_appendf(lines, "%s/: mode %s\n", path, fields[1]);
+		else
+			r = buf_appendf(lines, "%s -> %s\n", path, err_sanitize(target, sizeof(target), to ? to : "", to ? strlen(to) : 0));
+	}
+	return r;
+}
+
+/* Append what differs in two trees: "-path: ...", "+path: ...". */
+static int diff_trees(struct answer *a, const struct key_change *c, size_t max_lines, json_t *lines, bool *ret_cut, struct err *e)
+{
+	_cleanup_buf_ struct buf listing = BUF_INIT(COMPANION_LISTING_MAX_BYTES), was = BUF_INIT(4 * COMPANION_LISTING_MAX_BYTES),
+				 is = BUF_INIT(4 * COMPANION_LISTING_MAX_BYTES);
+	const char *old_hex = json_string_value(json_object_get(c->old_value, "tree"));
+	_cleanup_text_diff_ struct text_diff diff = { 0 };
+	_cleanup_free_ char *slot = NULL;
+	struct err ignored = ERR_INIT;
+	struct digest old_digest;
+	int r;
+
+	if (asprintf(&slot, "%s:%s", c->input == KEY_INPUT_FILE ? "files" : "inputs", c->name) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	if (digest_parse_hex(DIGEST_SHA256, old_hex, &old_digest) < 0 ||
+		companions_read_text(a->with.item.path, c->name, &old_digest, &listing, &ignored) < 0 ||
+		lines_of_listing(&listing, &was) < 0 || companions_list_tree(a->p, slot, a->store, &listing, &ignored) < 0 ||
+		lines_of_listing(&listing, &is) < 0)
+		return 0;
+	r = text_diff(buf_str(&was), was.len, buf_str(&is), is.len, SIZE_MAX, &diff, e);
+	for (size_t i = 0; r == 0 && i < diff.n && !*ret_cut; i++) {
+		_cleanup_buf_ struct buf text = BUF_INIT(8 * LINE_MAX_BYTES);
+
+		if (diff.lines[i].mark == ' ')
+			continue;
+		*ret_cut = json_array_size(lines) >= max_lines;
+		(void)!buf_append_char(&text, diff.lines[i].mark);
+		append(&text, diff.lines[i].text, diff.lines[i].len);
+		if (!*ret_cut && json_array_append_new(lines, json_string(buf_str(&text))) < 0)
+			r = err_set(e, -ENOMEM, "out of memory");
+	}
+	return r;
+}
+
 /* Append the changed lines as an array of strings: "@@ -1,2 +1,2 @@", " same", "-gone", "+new". *ret_cut: there are more. */
 static int diff_texts(struct answer *a, const struct key_change *c, size_t max_lines, json_t *lines, bool *ret_cut, struct err *e)
 {
@@ -326,8 +410,10 @@ static int diff_texts(struct answer *a, const struct key_change *c, size_t max_l
 	const char *path = text_path(c);
 	int r;
 
-	if (!path || a->n_look_ups++ >= LOOK_UPS_MAX)
+	if ((!path && !is_about_trees(c)) || a->n_look_ups++ >= LOOK_UPS_MAX)
 		return 0;
+	if (is_about_trees(c))
+		return diff_trees(a, c, max_lines, lines, ret_cut, e);
 	if (read_side(a, path, c->old_value, false, &was) < 0 || read_side(a, path, c->new_value, true, &is) < 0)
 		return 0;
 	r = text_diff(buf_str(&was), was.len, buf_str(&is), is.len, max_lines, &diff, e);

@@ -225,6 +225,48 @@ $entry"
 	grep -q '^setup ' <<<"$stdout"
 }
 
+@test "of a folder the paths that differ are shown" {
+	full_plan
+	printf '[inputs.more]\nsource = "more"\n' >>"$plan"
+	cp -r tree more
+	ln -s x tree/link
+	mkdir tree/empty
+	lock podman=4.3.1 crun=1.8.1 strace=6.1 libc=2 -snapd
+	publish
+	# the listing is what its digest says it is
+	for file in "$entry"/texts/*; do
+		expect_equal "$(sha256sum <"$file" | cut -d' ' -f1)" "$(basename "$file")"
+	done
+	echo longer >tree/sub/x
+	ln -sf elsewhere tree/link
+	rmdir tree/empty
+	printf 'a\033[1m\n' >"$(printf 'tree/e\033[2Jvil')"
+	chmod +x more/sub/x
+	why
+	expect_status 0
+	sed -n '/\/opt\/tree/,$p' <<<"$stdout" | sed 's/[0-9a-f]\{12\}/X/g' >"$BATS_TEST_TMPDIR/got"
+	diff "$BATS_TEST_TMPDIR/got" - <<-'END'
+		file     /opt/tree: content the folder X -> the folder X
+		    -empty/: mode 0755
+		    -link -> x
+		    +e?[2Jvil: 6 bytes, mode 0644, X
+		    +link -> elsewhere
+		    -sub/x: 2 bytes, mode 0644, X
+		    +sub/x: 7 bytes, mode 0644, X
+		input    more: content the folder X -> the folder X
+		    -sub/x: 2 bytes, mode 0644, X
+		    +sub/x: 2 bytes, mode 0755, X
+	END
+	# a listing that lies is none
+	for file in "$entry"/texts/*; do
+		rm -f "$file"
+		printf 'imgbuild tree 1\nf 0644 1 aaaa lies\0' >"$file"
+	done
+	why
+	expect_status 0
+	refute grep -qE 'lies|sub/x' <<<"$stdout"
+}
+
 @test "a text that is not the one whose digest is in the key is not shown" {
 	full_plan
 	publish "$plan" amd64 setup=lies plan.toml='[files."/etc/motd"]

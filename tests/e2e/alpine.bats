@@ -64,11 +64,27 @@ setup() {
 	expect_equal "$(sed 1d "$entry/key.txt")" "$("$IMGBUILD" key --json "$plan/plan.toml")"
 	grep -q 'cat /imgbuild/inputs/words' "$entry/setup"
 	expect_equal "$(sha256sum <"$entry/setup" | cut -d' ' -f1)" "$(jq -r .inputs.setup "$entry/manifest.json")"
-	# what only the setup script sees is not kept
-	[ ! -e "$entry/texts" ]
+	# the tree's listing is kept; what only the setup script sees is not
+	tree=$(jq -r '.inputs.files[] | select(.path == "/opt/tree").tree' "$entry/manifest.json")
+	expect_equal "$(ls "$entry/texts")" "$tree"
+	expect_equal "$(sha256sum <"$entry/texts/$tree" | cut -d' ' -f1)" "$tree"
+	refute grep -rq 'some words' "$entry/texts" "$entry/setup" "$entry/key.txt"
 	for file in kernel plan.toml plan.lock key.txt setup; do
 		expect_equal "$(jq -r --arg f "$file" '.files[$f].sha256' "$entry/manifest.json")" "$(sha256sum <"$entry/$file" | cut -d' ' -f1)"
 	done
+}
+
+@test "why: it is a hit; and after a change, what differs from this entry" {
+	run_imgbuild why "$plan/plan.toml"
+	expect_status 0
+	expect_equal "$stdout" "nothing: it is a hit
+$entry"
+	sed 's/id -u/id -un/' "$plan/plan.toml" >"$plan/changed.toml"
+	run_imgbuild why "$plan/changed.toml" "$(basename "$entry")"
+	expect_status 0
+	grep -qxF '    -id -u >/etc/setup-ran-as' <<<"$stdout"
+	grep -qxF '    +id -un >/etc/setup-ran-as' <<<"$stdout"
+	expect_equal "$(grep -cE '^[a-z]+  ' <<<"$stdout")" 1
 }
 
 @test "an ordinary user built it, without capabilities" {

@@ -50,7 +50,7 @@ static int publish(const char *cache, const char *plan, const char *arch, char *
 	if (r == 0)
 		r = temp_folder_new(publisher, "test", &folder, e);
 	if (r == 0)
-		r = companions_write_texts(folder.fd, &p, e);
+		r = companions_write_texts(folder.fd, &p, NULL, e);
 	if (r == 0)
 		r = companions_write_plan(folder.fd, &p, e);
 	if (r < 0)

@@ -130,7 +130,7 @@ static void what_is_written_is_read_back(void **state)
 
 		assert_true(asprintf(&text, "%s%s", PLAN, setups[i]) > 0);
 		load(place, text, &p);
-		if (companions_write_texts(place->entry_fd, &p, &e) < 0 || companions_write_plan(place->entry_fd, &p, &e) < 0)
+		if (companions_write_texts(place->entry_fd, &p, NULL, &e) < 0 || companions_write_plan(place->entry_fd, &p, &e) < 0)
 			fail_msg("%s", e.message);
 		item.key = p.key;
 		if (companions_read_key(&item, &kept, &e) < 0)

@@ -336,6 +336,24 @@ static bool same(struct digest a, struct digest b)
 	return digest_equal(&a, &b);
 }
 
+/* The listing is what the digest is of; one that would be too long is not begun. */
+static void test_listing(void **state)
+{
+	_cleanup_buf_ struct buf listing = BUF_INIT(1 << 16), small = BUF_INIT(64);
+	struct filedigest_tree_info info;
+	struct err e = ERR_INIT;
+	struct digest found;
+
+	(void)state;
+	make_tree("listed");
+	assert_int_equal(filedigest_list_tree_at(NULL, work_fd, "listed", &listing, &info, &e), 0);
+	assert_int_equal(digest_bytes(DIGEST_SHA256, buf_str(&listing), listing.len, &found, &e), 0);
+	assert_true(digest_equal(&found, &info.digest) && same(info.digest, tree("listed")));
+	assert_int_equal(filedigest_list_tree_at(NULL, work_fd, "listed", &small, &info, &e), 0);
+	assert_int_equal(small.len, 0);
+	assert_true(same(info.digest, tree("listed")));
+}
+
 /* The digest as a shell would compute it, from the words of filedigest.h. */
 static void test_tree_against_shell(void **state)
 {
@@ -454,6 +472,7 @@ int main(void)
 		TEST(test_memo_of_strangers),
 		TEST(test_memo_limit),
 		TEST(test_paths_stay_beneath),
+		TEST(test_listing),
 		TEST(test_tree_against_shell),
 		TEST(test_tree_notices_what_counts),
 		TEST(test_refused_trees),
