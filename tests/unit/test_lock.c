@@ -196,6 +196,8 @@ static void an_older_answer_is_missing_again(void **state)
 		{ "example.org/b\"", "example.org/c\"", LOCK_SECTION_BASE | LOCK_SECTION_KERNEL | LOCK_SECTION_PACKAGES },
 		{ "linux-image-a", "linux-image-b", LOCK_SECTION_KERNEL },
 		{ "podman", "crun", LOCK_SECTION_PACKAGES },
+		{ "\"podman\"", "\"podman\", \"crun\"", LOCK_SECTION_PACKAGES },
+		{ "\"podman\"", "", LOCK_SECTION_PACKAGES },
 		{ "x_1_amd64.deb", "y.deb", LOCK_SECTION_PACKAGES },
 		{ "example.org/i", "example.org/j", LOCK_SECTION_SOURCES },
 		{ "me:secret@", "", 0 },
