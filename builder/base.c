@@ -111,6 +111,9 @@ int base_resolve(const struct build_env *env, struct prepared *p, struct err *e)
 		fetch_results_release(&result, 1);
 		return err_wrap(e, "the base image");
 	}
+	/* Not before: where the image cannot be had, either, that is all there is to say. */
+	if (vouch.doubt)
+		progress_warning(env->progress, "cannot tell whether the publisher lists checksums: %s", vouch.doubt);
 	(void)snprintf(table, sizeof(table), "base.%s", arch_name(p->arch));
 	vouch_say(env->progress, vouch.trust, &vouch.checksums, "base image", url, table, p->lock_path, &result.sha256);
 	answer = (struct lock_blob){ .url = p->plan->base[p->arch].location.url,

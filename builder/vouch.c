@@ -11,6 +11,7 @@ void vouch_release(struct vouch *v)
 {
 	free(v->checksums.url);
 	free(v->checksums.signer);
+	free(v->doubt);
 	*v = (struct vouch){ 0 };
 }
 
@@ -234,8 +235,9 @@ static int look_beside(const struct build_env *env, const struct prepared *p, co
 		*e = why;
 		return r;
 	}
-	progress_warning(env->progress, "cannot tell whether the publisher lists checksums: %s", why.message);
-	return 0;
+	free(ret->doubt);
+	ret->doubt = strdup(why.message);
+	return ret->doubt ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
 /* The lists that publishers put beside their images: those of Debian and Ubuntu, and of the Red Hat family. A server in trouble is

@@ -18,6 +18,7 @@ struct vouch {
 	struct digest sha256, sha512; /* what the file must be; both DIGEST_NONE: nothing vouches for it */
 	enum lock_trust trust;
 	struct lock_checksums checksums; /* the list that says so; its url NULL: none */
+	char *doubt;			 /* why a list beside the image could not be asked for; NULL: nothing of that kind */
 };
 
 void vouch_release(struct vouch *v);

@@ -162,6 +162,15 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 	expect_stderr 'first use of the base image'
 }
 
+@test "a server that is not there is said once" {
+	url=http://127.0.0.1:9
+	plan_with
+	run_imgbuild lock "$plan"
+	expect_refused
+	refute_stderr 'warning'
+	expect_stderr 'error: the base image: .*127\.0\.0\.1:9'
+}
+
 @test "a list that is too large is none, and an error where the plan names it" {
 	start_nginx
 	{ printf '%s  base.qcow2\n' "$sha256"; yes | head -c $((4 << 20)); } >"$www/current/SHA256SUMS"
