@@ -359,3 +359,53 @@ moving_plan() {
 	expect_stderr '`kernel` is local or pinned'
 	expect_same_lock
 }
+
+# kernel_again VERSION RELEASE: Debian's cloud kernel and its meta package as another version and another release, in the archive. The
+# bytes of the kernel itself are the same: packing them anew would take longer than all the rest.
+kernel_again() {
+	local work=$archive_dir/kernel-$1 name=linux-image-$2-cloud-amd64 from
+	from=$(fixture kernel-deb.sh)
+	mkdir -p "$work/control" "$work/meta/DEBIAN"
+	(cd "$work" && ar x "$from/kernel.deb")
+	dpkg-deb -e "$from/kernel.deb" "$work/control"
+	sed -i "s/^Package: .*/Package: $name/; s/^Version: .*/Version: $1/" "$work/control/control"
+	rm "$work"/control.tar.*
+	tar -C "$work/control" --owner=0 --group=0 --mtime=@0 -czf "$work/control.tar.gz" .
+	(cd "$work" && ar rcD "$work/kernel.deb" debian-binary control.tar.gz data.tar.*)
+	printf '%s\n' 'Package: linux-image-cloud-amd64' "Version: $1" 'Architecture: amd64' 'Maintainer: n <n@example.org>' \
+		"Depends: $name (= $1)" 'Description: x' >"$work/meta/DEBIAN/control"
+	dpkg-deb --root-owner-group -b "$work/meta" "$work/meta.deb"
+	archive_add "$work/kernel.deb" "$work/meta.deb"
+	archive_publish
+}
+
+@test "a kernel from a package stays when its section is asked again, and moves when it is named" {
+	kernel_again 6.1.1-1 6.1.0-1
+	ready hello
+	sed -i 's/^file = "bzImage"/package = "linux-image-cloud-amd64"/' "$plan"
+	lock
+	expect_status 0
+	grep -q '^amd64 kernel linux-image-6.1.0-1-cloud-amd64 6.1.1-1 (new)' <<<"$stdout"
+	cp "$lock_file" "$BATS_TEST_TMPDIR/before.lock"
+	kernel_again 6.1.2-1 6.1.0-2
+	archive_remove linux-image-6.1.0-1-cloud-amd64
+	archive_publish
+	# Another base: kernel and packages are asked again, and stay.
+	echo more >"$archive_dir/base-amd64/etc/more"
+	archive_base_pack
+	lock
+	expect_status 0
+	expect_equal "$stdout" ""
+	refute expect_same_lock
+	for name in kernel linux-image-cloud-amd64; do
+		cp "$BATS_TEST_TMPDIR/before.lock" "$lock_file"
+		lock --update "$name"
+		expect_status 0
+		expect_equal "$stdout" "amd64 kernel linux-image-6.1.0-1-cloud-amd64 6.1.1-1 -> linux-image-6.1.0-2-cloud-amd64 6.1.2-1"
+	done
+	# Nor does it move with other names, or with packages that are.
+	cp "$BATS_TEST_TMPDIR/before.lock" "$lock_file"
+	lock --update hello
+	expect_status 0
+	expect_equal "$stdout" ""
+}
