@@ -210,11 +210,12 @@ static void append_deb_name(struct buf *into, struct answer *a, const struct key
 static void append_remark(struct buf *into, struct answer *a, const struct key_change *c)
 {
 	_cleanup_buf_ struct buf was = BUF_INIT(4096), is = BUF_INIT(4096);
+	const char *plain = NULL;
 	enum arch old_arch = a->p->arch;
 
 	(void)!arch_parse(manifest_text(a->with.old_key.document, "arch"), &old_arch);
 	if (c->input == KEY_INPUT_EPOCH)
-		(void)!buf_append_str(&is, "another version of imgbuild, which makes other bytes of the same plan");
+		plain = "another version of imgbuild, which makes other bytes of the same plan";
 	if (c->input == KEY_INPUT_BASE && strcmp(c->field, "sha256") == 0) {
 		const char *old_url = base_url(&a->old_lock, old_arch, c->old_value);
 		const char *new_url = base_url(&a->p->lock, a->p->arch, c->new_value);
@@ -229,12 +230,14 @@ static void append_remark(struct buf *into, struct answer *a, const struct key_c
 		append_kernel_name(&is, &a->p->lock, a->p->arch, c->new_value);
 	}
 	if (c->input == KEY_INPUT_PACKAGE && strcmp(c->field, "sha256") == 0)
-		(void)!buf_append_str(&is, "another package of the same version");
-	if (was.len == 0 && is.len == 0)
-		return;
-	if (was.len == 0 || is.len == 0 || strcmp(buf_str(&was), buf_str(&is)) == 0)
-		(void)!buf_appendf(into, " (%s)", buf_str(is.len > 0 ? &is : &was));
-	else
+		plain = "another package of the same version";
+	if (plain || (was.len > 0 && strcmp(buf_str(&was), buf_str(&is)) == 0))
+		(void)!buf_appendf(into, " (%s)", plain ? plain : buf_str(&is));
+	else if (was.len == 0 && is.len > 0)
+		(void)!buf_appendf(into, " (now %s)", buf_str(&is));
+	else if (was.len > 0 && is.len == 0)
+		(void)!buf_appendf(into, " (was %s)", buf_str(&was));
+	else if (was.len > 0)
 		(void)!buf_appendf(into, " (%s -> %s)", buf_str(&was), buf_str(&is));
 }
 

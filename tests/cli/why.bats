@@ -306,6 +306,35 @@ content = "lies"'
 	refute grep -qE '^base' <<<"$stdout"
 }
 
+@test "base and kernel are told by what the locks call them, not only by digest" {
+	mkdir -p "$BATS_TEST_TMPDIR/p"
+	printf '[base.amd64]\nurl = "https://example.org/debian-1.qcow2"\n[kernel.amd64]\npackage = "linux-image-cloud-amd64"\n' >"$plan"
+	lock @base=https://example.org/debian-1.qcow2 one @kernel=linux-image-6.1.0-40-cloud-amd64 6.1.153-1
+	publish
+	sed -i 's/debian-1/debian-2/' "$plan"
+	lock @base=https://example.org/debian-2.qcow2 two @kernel=linux-image-6.1.0-41-cloud-amd64 6.1.158-1
+	why
+	expect_status 0
+	digest() { printf %s "$1" | sha256sum | cut -c1-12; }
+	expect_line "base     sha256 $(digest one) -> $(digest two) (https://example.org/debian-1.qcow2 -> https://example.org/debian-2.qcow2)"
+	expect_line "kernel   modules $(digest 6.1.153-1) -> $(digest 6.1.158-1)"
+	expect_line "kernel   sha256 $(digest 6.1.153-1) -> $(digest 6.1.158-1) (linux-image-6.1.0-40-cloud-amd64 6.1.153-1 -> linux-image-6.1.0-41-cloud-amd64 6.1.158-1)"
+	why --json
+	expect_equal "$(jq -r '.changes[] | select(.input == "base") | .remark' <<<"$stdout")" \
+		"https://example.org/debian-1.qcow2 -> https://example.org/debian-2.qcow2"
+	# the same URL with other bytes; and a kernel out of an archive
+	printf '[base.amd64]\nurl = "https://example.org/debian-2.qcow2"\n[kernel.amd64]\nurl = "https://example.org/k"\npath = "boot/vmlinux"\n' >"$plan"
+	lock @base=https://example.org/debian-2.qcow2 three @member=boot/vmlinux bytes
+	why
+	grep -qF -- "-> $(digest three) (https://example.org/debian-1.qcow2 -> https://example.org/debian-2.qcow2)" <<<"$stdout"
+	expect_line "kernel   sha256 $(digest 6.1.153-1) -> $(digest bytes) (linux-image-6.1.0-40-cloud-amd64 6.1.153-1 -> boot/vmlinux)"
+	# a lock in the entry that cannot be read costs the remark, no more
+	chmod u+w "$entry/plan.lock" && echo '<<<<<<<' >"$entry/plan.lock"
+	why
+	expect_status 0
+	expect_line "kernel   sha256 $(digest 6.1.153-1) -> $(digest bytes) (now boot/vmlinux)"
+}
+
 @test "the nearest: fewest differing inputs, of equals the newest; not the name, and no failed build" {
 	full_plan
 	publish

@@ -32,6 +32,16 @@ exit 7
 	expect_stderr 'setup'
 	expect_no_entry
 	expect_failure_kept
+	# what was tried is kept with it, so that the next attempt can be compared
+	grep -q 'exit 7' "$IMGBUILD_CACHE"/failed/*-1/setup
+	run_imgbuild why "$plan/plan.toml"
+	expect_status 0
+	grep -qF "a build of it failed: $(echo "$IMGBUILD_CACHE"/failed/*-1)" <<<"$stdout"
+	sed -i 's/exit 7/exit 0/' "$plan/plan.toml"
+	failed=$(echo "$IMGBUILD_CACHE"/failed/*-1)
+	run_imgbuild why "$plan/plan.toml" "$(basename "$failed")"
+	expect_status 0
+	grep -qxF '    -exit 7' <<<"$stdout"
 }
 
 @test "a script killed by a signal is told from one that exits" {
