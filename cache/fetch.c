@@ -175,6 +175,19 @@ static int next_candidate(struct fetcher *f, struct job *job, struct err *e)
 	return 0;
 }
 
+/* All attempts for one file ended without an answer. A server that is sending another file meanwhile is not silent but busy. */
+static void note_silence(struct fetcher *f, const struct job *silent)
+{
+	for (size_t i = 0; i < f->n_jobs; i++) {
+		const struct job *job = &f->jobs[i];
+
+		if (job->state == JOB_RUNNING && job->transfer.answer.status != 0 &&
+			strcmp(job->transfer.host, silent->transfer.host) == 0)
+			return;
+	}
+	hosts_stayed_silent(&f->hosts, silent->transfer.host, &silent->transfer.why);
+}
+
 static int try_again(struct fetcher *f, struct job *job, struct err *e)
 {
 	uint64_t taken = sink_offset(&job->transfer.sink), before = job->transfer.start_offset;
@@ -187,7 +200,7 @@ static int try_again(struct fetcher *f, struct job *job, struct err *e)
 		job->attempts = 0;
 	if (job->attempts >= max_attempts(f, job) || job->attempts_all >= ATTEMPTS_MAX_IN_ALL) {
 		if (job->transfer.answer.status == 0)
-			hosts_stayed_silent(&f->hosts, job->transfer.host, &job->transfer.why);
+			note_silence(f, job);
 		return next_candidate(f, job, e);
 	}
 	job->not_before_ms = monotonic_ms() + pause_ms(f, job);
