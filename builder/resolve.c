@@ -450,9 +450,8 @@ static int explain_offline(const struct build_env *env, const struct prepared *p
 	if (r != -ENETUNREACH || !env->offline)
 		return r;
 	return err_set_kind(e, ERR_KIND_INPUT, r,
-		"`%s` does not answer the plan for %s (%s), and to answer it takes the network: run `imgbuild lock %s` once without "
-		"--offline (%s)",
-		p->lock_path, arch_name(p->arch), p->key_reason, p->plan->file, why.message);
+		"%s; that takes the network, so run `imgbuild lock %s` once without --offline (%s)", p->key_reason, p->plan->file,
+		why.message);
 }
 
 int resolve_lock(const struct build_env *env, struct prepared *p, struct err *e)

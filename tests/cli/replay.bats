@@ -246,7 +246,7 @@ asked() { grep -F "GET $1 " "$log"; }
 	plan_from http://127.0.0.1:9
 	run_imgbuild build --offline "$plan"
 	expect_status 3
-	expect_stderr 'plan\.lock. does not answer the plan for amd64 .*run .imgbuild lock .*plan\.toml. once without --offline'
+	expect_stderr 'the lock does not answer what the plan .* asks for amd64: .*run .imgbuild lock .*plan\.toml. once without --offline'
 	run_imgbuild build --offline --locked "$plan"
 	expect_status 2
 	expect_stderr '--locked'
@@ -427,7 +427,7 @@ digest_of() { sha256sum <"$archive_root/$(archive_pool_file "$1")" | cut -d' ' -
 	forget_everything
 	run_imgbuild build --offline "$plan"
 	expect_status 3
-	expect_stderr 'does not answer the plan for amd64 .*once without --offline'
+	expect_stderr 'the lock does not answer what the plan .* asks for amd64: .*once without --offline'
 }
 
 @test "vendor: both architectures of a plan, or the one that is asked for" {
