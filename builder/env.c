@@ -140,6 +140,18 @@ struct fetch_options build_env_fetch_options(const struct build_env *env)
 	return options;
 }
 
+int fetch_advise(int r, struct err *e)
+{
+	struct err why = *e;
+
+	if (r != -EBADMSG)
+		return r;
+	return err_set_kind(e, ERR_KIND_INPUT, r,
+		"%s; where the pinned bytes still are, --mirror or --blobs says; new ones are taken by pinning them in the plan, or with "
+		"`imgbuild lock PLAN --update`",
+		why.message);
+}
+
 int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
 {
 	struct candidate_rules rules = build_env_candidate_rules(env);
@@ -157,5 +169,5 @@ int fetch_one(const struct build_env *env, const struct wanted_file *file, struc
 	request.urls = (const char *const *)urls.items;
 	request.n_urls = urls.n;
 	options.missing = env->missing;
-	return fetch_all(env->publisher, &request, 1, &options, ret, e);
+	return fetch_advise(fetch_all(env->publisher, &request, 1, &options, ret, e), e);
 }

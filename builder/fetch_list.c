@@ -181,7 +181,7 @@ int fetch_list_run(struct fetch_list *list, const struct build_env *env, struct 
 			.size_bytes = list->items[i].size_bytes,
 			.about_bytes = list->items[i].about_bytes };
 	options.missing = env->missing ? env->missing : &own;
-	r = fetch_all(env->publisher, requests, list->n, &options, results, e);
+	r = fetch_advise(fetch_all(env->publisher, requests, list->n, &options, results, e), e);
 	if (r == 0)
 		fetch_results_release(results, list->n);
 	return r < 0 ? err_default_kind(e, ERR_KIND_INPUT) : 0;

@@ -264,7 +264,7 @@ asked() { grep -F "GET $1 " "$log"; }
 	moved=$(sha256sum <"$www/images/base.qcow2" | cut -d' ' -f1)
 	run_imgbuild vendor "$plan" -o "$BATS_TEST_TMPDIR/out"
 	expect_status 3
-	expect_stderr "$url/images/base.qcow2.*expected $base, found $moved"
+	expect_stderr "$url/images/base.qcow2.*expected $base, found $moved.*--mirror or --blobs.*lock PLAN --update"
 	[ ! -e "$IMGBUILD_CACHE/blobs/sha256/${moved:0:2}/$moved" ]
 	# With a store of blobs behind a mirror's rule, after the wrong one.
 	run_imgbuild vendor "$plan" --mirror "$url/images=$url/images" --mirror "$url/images/base.qcow2=file:$store/sha256/$base" \
