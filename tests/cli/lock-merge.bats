@@ -34,6 +34,7 @@ relock() {
 	local names
 	mapfile -t names < <(sed -n 's/^"\(.*\)",$/\1/p' plan.toml)
 	"$TOP/build/debug/tests/lock-filled" plan.toml amd64 40 "${names[@]}"
+	! grep -q arm64 plan.toml || "$TOP/build/debug/tests/lock-filled" plan.toml arm64 40 "${names[@]}"
 }
 
 # A branch off main that asks for a package behind another.
@@ -69,6 +70,26 @@ branch() { # NAME PACKAGE BEHIND
 	cmp plan.lock merged.lock
 	run_imgbuild key plan.toml
 	expect_equal "$stdout" "$key"
+}
+
+@test "with two architectures, whose sections are nearly the same text" {
+	printf '[base.arm64]\nurl = "https://example.org/arm64"\n[kernel.arm64]\npackage = "linux-image-arm64"\n' >>plan.toml
+	relock
+	git commit -qam both
+	branch a crun chrony
+	branch b nftables libarchive-tools
+	git checkout -q -b c main
+	sed -i '/"podman"/d' plan.toml
+	rm plan.lock
+	relock
+	git commit -qam c
+	git merge -q --no-edit a
+	git merge -q --no-edit b
+	run_imgbuild lock --check plan.toml
+	expect_status 0
+	mv plan.lock merged.lock
+	relock
+	cmp plan.lock merged.lock
 }
 
 @test "one branch removes a package, the other adds one" {

@@ -25,6 +25,12 @@ static void try_key(const struct plan *p, enum arch arch)
 	e = (struct err)ERR_INIT;
 	r = lock_missing(p, &lock, arch, &none, &sections, &e);
 	assert(r == 0 || r == -EINVAL);
+	if (r == 0) {
+		_cleanup_strv_ struct strv reasons = { 0 };
+
+		r = lock_explain(p, &lock, arch, &none, &reasons, &e);
+		assert(r == 0 && (reasons.n > 0) == (sections != 0));
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
