@@ -43,6 +43,7 @@ void pkg_marks_reset(struct pkg_marks *m)
 {
 	m->n_present = 0;
 	m->n_obstacles = 0;
+	m->mending = false;
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct pkg_mark before = m->marks[i];
 
@@ -484,7 +485,7 @@ static int clear_conflicts(struct pkg_marks *m, uint32_t version, bool firm, str
 	return result;
 }
 
-/* What is installed and needed the old version moves along when it has a newer one itself. */
+/* What is installed and needed the old version, by its own name, moves along when it has a newer one itself. */
 static int note_dependents(struct pkg_marks *m, uint32_t version, struct room *room, struct err *e)
 {
 	const struct pkg_universe *u = m->u;
@@ -509,7 +510,8 @@ static int note_dependents(struct pkg_marks *m, uint32_t version, struct room *r
 			for (uint32_t n = 0; n < d->n; n++) {
 				const struct pkg_alternative *a = &relations->alternatives[d->first + n];
 
-				if (pkg_universe_satisfies(u, before, a) && !pkg_universe_satisfies(u, version, a) &&
+				if (a->name == name && pkg_universe_satisfies(u, before, a) &&
+					!pkg_universe_satisfies(u, version, a) &&
 					answers_add(&room->upgrade, installed, e) < 0)
 					return -ENOMEM;
 			}
@@ -722,13 +724,34 @@ static int could_be_served(struct pkg_marks *m, uint32_t version, const struct p
 	return 1;
 }
 
-/* Whether what a target needs is there. */
-static bool is_served(const struct pkg_marks *m, const struct pkg_relations *relations)
+/* Whether something else that is there meets a negative relation. */
+static bool is_in_conflict(const struct pkg_marks *m, uint32_t own, const struct pkg_alternative *a)
 {
-	for (size_t i = 0; i < relations->n_deps; i++)
-		if (dep_is_positive(&relations->deps[i]) && (dep_is_hard(&relations->deps[i]) || m->recommends) &&
-			!dep_is_served(m, relations, &relations->deps[i]))
+	const struct pkg_name *name = &m->u->names[a->name];
+
+	for (uint32_t k = 0; k <= name->n_providers; k++) {
+		uint32_t v = k < name->n_providers ? name->providers[k].version : pkg_marks_target(m, a->name);
+
+		if (v != UNIVERSE_NONE && m->u->versions[v].name != own && pkg_marks_target(m, m->u->versions[v].name) == v &&
+			pkg_universe_satisfies(m->u, v, a))
+			return true;
+	}
+	return false;
+}
+
+/* Whether what a target needs is there, and nothing that it excludes. */
+static bool is_served(const struct pkg_marks *m, uint32_t own, const struct pkg_relations *relations)
+{
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_dep *d = &relations->deps[i];
+
+		if (!dep_is_positive(d)) {
+			if (is_in_conflict(m, own, &relations->alternatives[d->first]))
+				return false;
+		} else if ((dep_is_hard(d) || m->recommends) && !dep_is_served(m, relations, d)) {
 			return false;
+		}
+	}
 	return true;
 }
 
@@ -817,7 +840,7 @@ static int follow_candidate(struct pkg_marks *m, uint32_t name, unsigned depth, 
 	}
 	/* While it is being followed nothing may take it out. */
 	m->marks[name].firm = true;
-	r = m->u->names[name].installed != candidate ? bring_siblings(m, candidate, depth, e) : 1;
+	r = m->u->names[name].installed != candidate && !m->mending ? bring_siblings(m, candidate, depth, e) : 1;
 	if (r > 0) {
 		r = make_room(m, &room, firm, depth, e);
 		result &= r != 0;
@@ -856,9 +879,9 @@ static int install(struct pkg_marks *m, uint32_t name, bool follow, unsigned dep
 	relations = pkg_universe_relations(m->u, candidate, e);
 	if (!relations)
 		return e->code;
-	if (!mark->firm && mark->target == candidate && is_served(m, relations))
+	if (!mark->firm && mark->target == candidate && is_served(m, name, relations))
 		return 1;
-	if (!mark->firm && candidate == installed && mark->target == UNIVERSE_NONE && is_served(m, relations)) {
+	if (!mark->firm && candidate == installed && mark->target == UNIVERSE_NONE && is_served(m, name, relations)) {
 		mark->target = installed;
 		return 1;
 	}
@@ -962,6 +985,64 @@ static int loses_to_unwanted(struct pkg_marks *m, uint32_t name, struct err *e)
 	return 0;
 }
 
+/* Whether what happened so far broke a package of the base: a dependency that was served is no more, or something new is in
+ * conflict with it. */
+static int is_newly_broken(struct pkg_marks *m, uint32_t name, struct err *e)
+{
+	const struct pkg_relations *relations = pkg_universe_relations(m->u, m->marks[name].target, e);
+
+	if (!relations)
+		return e->code;
+	for (size_t i = 0; i < relations->n_deps; i++) {
+		const struct pkg_dep *d = &relations->deps[i];
+
+		if (dep_is_hard(d) && !dep_is_served(m, relations, d) &&
+			pkg_marks_find_installed(m, relations, d) != UNIVERSE_NONE)
+			return 1;
+	}
+	return 0;
+}
+
+/* Packages of the base that were broken on the way move to their candidates: all of them first, with nothing else, then what
+ * those need. One whose candidate is no help stays as it was. */
+static int move_broken(struct pkg_marks *m, struct err *e)
+{
+	_cleanup_(answers_release) struct answers moved = { 0 };
+	bool changed = true;
+
+	while (changed) {
+		changed = false;
+		for (size_t i = 0; i < m->n_present; i++) {
+			uint32_t name = m->present[i], candidate = m->u->names[name].candidate;
+			int r;
+
+			if (m->marks[name].target == UNIVERSE_NONE || m->marks[name].target != m->u->names[name].installed ||
+				candidate == m->marks[name].target || candidate == UNIVERSE_NONE || !can_go_in(m, candidate) ||
+				m->marks[name].firm)
+				continue;
+			r = is_newly_broken(m, name, e);
+			if (r == 0)
+				continue;
+			if (r < 0 || answers_add(&moved, candidate, e) < 0)
+				return e->code;
+			m->marks[name].target = candidate;
+			changed = true;
+		}
+	}
+	m->mending = true;
+	for (size_t i = 0; i < moved.n; i++) {
+		uint32_t name = m->u->versions[moved.versions[i]].name;
+		int r = m->marks[name].target == moved.versions[i] ? install(m, name, true, 0, e) : 1;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			discard(m, name);
+	}
+	m->mending = false;
+	return 0;
+}
+
 /* What depends on something unwanted goes out with it, as apt does; no other way of serving it is looked for. */
 static int take_dependents_along(struct pkg_marks *m, struct err *e)
 {
@@ -970,13 +1051,14 @@ static int take_dependents_along(struct pkg_marks *m, struct err *e)
 	while (changed) {
 		changed = false;
 		for (size_t i = 0; i < m->n_present; i++) {
-			struct pkg_mark *mark = &m->marks[m->present[i]];
+			uint32_t name = m->present[i];
+			struct pkg_mark *mark = &m->marks[name];
 			int r;
 
-			if (mark->target == UNIVERSE_NONE || mark->target != m->u->names[m->present[i]].installed ||
-				mark->firm || pkg_marks_is_vital(m, m->present[i]))
+			if (mark->target == UNIVERSE_NONE || mark->target != m->u->names[name].installed || mark->firm ||
+				pkg_marks_is_vital(m, name))
 				continue;
-			r = loses_to_unwanted(m, m->present[i], e);
+			r = loses_to_unwanted(m, name, e);
 			if (r < 0)
 				return r;
 			if (r == 0)
@@ -1004,6 +1086,8 @@ int pkg_marks_run(struct pkg_marks *m, struct err *e)
 	}
 	for (size_t i = 0; i < m->n_requests && r >= 0; i++)
 		r = install(m, m->requests[i], true, 0, e);
+	if (r >= 0)
+		r = move_broken(m, e);
 	if (r >= 0)
 		r = take_dependents_along(m, e);
 	return r < 0 ? r : drop_unreached(m, e);

@@ -43,6 +43,7 @@ struct pkg_marks {
 	struct pkg_obstacle *obstacles; /* found by the last run; a name may be there several times */
 	size_t n_obstacles;
 	bool recommends;
+	bool mending; /* what was broken on the way is seen to: nothing else moves along */
 };
 
 /* Begin with what is installed. */

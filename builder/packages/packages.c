@@ -143,7 +143,8 @@ static int parse_wish(const char *text, enum arch arch, struct wish *ret, struct
 		const char *native = arch_name(arch);
 
 		if (!(len == strlen(native) && memcmp(colon + 1, native, len) == 0) &&
-			!(len == 6 && memcmp(colon + 1, "native", 6) == 0) && !(len == 3 && memcmp(colon + 1, "all", 3) == 0))
+			!(len == 6 && memcmp(colon + 1, "native", 6) == 0) && !(len == 3 && memcmp(colon + 1, "all", 3) == 0) &&
+			!(len == 3 && memcmp(colon + 1, "any", 3) == 0))
 			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "`%.200s` asks for a foreign architecture; packages can "
 				"only be had for %s here", text, native);
 	}
