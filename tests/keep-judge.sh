@@ -2,7 +2,7 @@
 # Judge by apt what is kept of an earlier answer: packages are chosen on the first day of the release, then, with that answer
 # kept, today, alone and with another request. TAP on stdout.
 #
-#   tests/keep-judge.sh [STEP]      each STEP-th pair of the lines of tests/solver-requests (default: 12)
+#   tests/keep-judge.sh [STEP]      each STEP-th pair of the lines of tests/solver/requests (default: 12)
 #
 # Asked for the same, the answer must be the same, though hundreds of packages have newer versions. Asked for more, apt must accept
 # exactly the set that comes out (each package in its version; nothing else changes), and no more may leave the base than
@@ -17,17 +17,17 @@ if [ -z "${JUDGE_DIR:-}" ]; then
 	trap 'rm -rf "$JUDGE_DIR"' EXIT
 fi
 export JUDGE_DIR
-tests/solver-judge.sh tree >&2
-dir=$(realpath "$JUDGE_DIR")
-root=$dir/root
-cp "$dir/status.outdated" "$root/var/lib/dpkg/status"
+tests/solver-judge.sh --suite bookworm --prepare >&2
+dir=$(realpath "$JUDGE_DIR")/bookworm
+root=$dir/outdated
+mapfile -t mirrors <"$dir/mirrors"
 
 first_day() {
 	printf 'Package: *\nPin: release n=%s\nPin-Priority: -1\n\n' bookworm-updates bookworm-security bookworm-backports \
 		>"$root/etc/apt/preferences.d/first-day"
 }
 today() { rm -f "$root/etc/apt/preferences.d/first-day"; }
-resolve() { "$build/tests/pkg-resolve" "$root" --arch amd64 --cache "$dir/cache" --ignore-dates "$@"; }
+resolve() { "$build/tests/pkg-resolve" "$root" --arch amd64 --cache "$dir/cache" --ignore-dates "${mirrors[@]}" "$@"; }
 # Name, version and what happens, sorted.
 plain() { awk '/^Inst /{gsub(/\[[^]]*\] /, ""); gsub(/[()]/, ""); print "Inst", $2, $3} /^Remv /{print "Remv", $2}' | sort -u; }
 count() { grep -c "^$1" "$2" || true; }
@@ -45,7 +45,7 @@ verdict() { # WHAT STATUS DETAIL…
 	fi
 }
 
-mapfile -t requests < <(grep -vE '^[#@]|=|-( |$)' tests/solver-requests)
+mapfile -t requests < <(grep -vE '^[#@![]|=|-( |$)|\+|^$' tests/solver/requests)
 for ((i = 0; i + 1 < ${#requests[@]}; i += step)); do
 	read -ra first <<<"${requests[i]}"
 	read -ra more <<<"${requests[i + 1]}"
@@ -60,7 +60,7 @@ for ((i = 0; i + 1 < ${#requests[@]}; i += step)); do
 	resolve --keep "$dir/earlier" "${first[@]}" "${more[@]}" 2>"$dir/why" | plain >"$dir/ours" || true
 	resolve "${first[@]}" "${more[@]}" 2>/dev/null | plain >"$dir/freely" || true
 	mapfile -t exact < <(awk '/^Inst/{print $2 "=" $3} /^Remv/{print $2 "-"}' "$dir/ours")
-	APT_CONFIG=$dir/apt.conf apt-get install -s -y --allow-downgrades "${exact[@]}" 2>"$dir/apt.why" | plain >"$dir/theirs" || true
+	APT_CONFIG=$root/apt.conf apt-get install -s -y --allow-downgrades "${exact[@]}" 2>"$dir/apt.why" | plain >"$dir/theirs" || true
 	status=0
 	diff "$dir/theirs" "$dir/ours" >"$dir/difference" || status=1
 	comm -23 <(grep ^Remv "$dir/ours") <(grep ^Remv "$dir/freely") | sed 's/$/ though not without an earlier answer/' >>"$dir/difference"
