@@ -304,21 +304,24 @@ static int parse_key_text(const struct store_item *item, const struct buf *text,
 		document = json_loadb(newline + 1, text->len - (size_t)(newline + 1 - start), JSON_REJECT_DUPLICATES, NULL);
 	if (!document)
 		return not_its_key(item, COMPANION_KEY, e);
-	*ret = (struct kept_key){ .document = document, .epoch = (int64_t)epoch };
+	*ret = (struct kept_key){ .document = document, .epoch = (int64_t)epoch, .size_bytes = text->len };
 	return 0;
 }
 
 /* An entry of a version that wrote no key.txt. */
-static int read_key_of_manifest(const struct store_item *item, struct kept_key *ret, struct err *e)
+static int read_key_of_manifest(int dirfd, const struct store_item *item, struct kept_key *ret, struct err *e)
 {
 	_cleanup_json_ json_t *manifest = NULL;
 	const json_t *epoch, *inputs;
 	struct digest found;
+	struct stat st;
 	char line[64];
 	int r = manifest_load(item->path, &manifest, e);
 
 	if (r < 0)
 		return r;
+	if (fstatat(dirfd, STORE_MANIFEST, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		ret->size_bytes = (size_t)st.st_size;
 	inputs = json_object_get(manifest, "inputs");
 	epoch = json_object_get(manifest, "epoch");
 	(void)snprintf(line, sizeof(line), "%s%lld\n", epoch_line, (long long)json_integer_value(epoch));
@@ -340,7 +343,7 @@ int companions_read_key(const struct store_item *item, struct kept_key *ret, str
 	r = read_file_at(dirfd, COMPANION_KEY, false, &text, e);
 	if (r == -ENOENT) {
 		err_clear(e);
-		return read_key_of_manifest(item, ret, e);
+		return read_key_of_manifest(dirfd, item, ret, e);
 	}
 	return r < 0 ? err_wrap(e, "entry `%s`", item->path) : parse_key_text(item, &text, ret, e);
 }

@@ -46,6 +46,7 @@ int companions_redact_plan(const char *text, size_t len, struct buf *into, struc
 struct kept_key {
 	json_t *document;
 	int64_t epoch;
+	size_t size_bytes; /* of the text it was read from */
 };
 
 void kept_key_release(struct kept_key *k);

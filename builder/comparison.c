@@ -67,7 +67,7 @@ static void mark_same_name(struct candidate *candidates, size_t n, const char *n
 
 /* Take the candidate if it is nearer than what was found so far. One that cannot be read is counted. */
 static int try_candidate(struct store_item *item, const struct key_side *now, const struct key_gaps *gaps, struct comparison *best,
-	struct err *e)
+	size_t *read_bytes, struct err *e)
 {
 	const json_t *arch = json_object_get(now->document, "arch"), *its_arch;
 	_cleanup_comparison_ struct comparison this = { 0 };
@@ -82,6 +82,7 @@ static int try_candidate(struct store_item *item, const struct key_side *now, co
 		err_clear(e);
 		return 0;
 	}
+	*read_bytes += this.old_key.size_bytes;
 	its_arch = json_object_get(this.old_key.document, "arch");
 	if (!json_equal(its_arch, arch) || (best->item.name && best->n_inputs < this.n_inputs) ||
 		(best->item.name && best->n_inputs == this.n_inputs && best->item.published_ns >= this.item.published_ns))
@@ -102,6 +103,8 @@ int comparison_nearest(const struct store *store, const struct key_side *now, co
 {
 	_cleanup_store_listing_ struct store_listing listing = { 0 };
 	_cleanup_free_ struct candidate *candidates = NULL;
+	/* Another key differs in something; what is not known may be all of it. */
+	size_t nearest_possible = gaps && gaps->n > 0 ? 0 : 1, read_bytes = 0;
 	int r = store_list(store, STORE_IMAGE, &listing, e);
 
 	if (r < 0)
@@ -117,9 +120,12 @@ int comparison_nearest(const struct store *store, const struct key_side *now, co
 		qsort(candidates, listing.n, sizeof(*candidates), compare_candidates);
 	}
 	ret->n_entries = listing.n;
-	for (size_t i = 0; r == 0 && i < listing.n && i < COMPARISON_MAX_ENTRIES; i++) {
+	for (size_t i = 0; r == 0 && i < listing.n; i++) {
+		ret->gave_up = i >= COMPARISON_MAX_ENTRIES || read_bytes > COMPARISON_MAX_BYTES;
+		if (ret->gave_up || (ret->item.name && ret->n_inputs <= nearest_possible))
+			break;
 		ret->n_read++;
-		r = try_candidate(candidates[i].item, now, gaps, ret, e);
+		r = try_candidate(candidates[i].item, now, gaps, ret, &read_bytes, e);
 	}
 	return r;
 }

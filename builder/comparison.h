@@ -2,7 +2,8 @@
  *
  * The nearest is the finished image of the same architecture with the fewest differing inputs, of equals the newest. At
  * most COMPARISON_MAX_ENTRIES are looked into: the newest, and where there are more, those first whose plan has the same `name`,
- * which is looked up for the COMPARISON_MAX_NAMED newest. An entry that cannot be read is passed over and counted.
+ * which is looked up for the COMPARISON_MAX_NAMED newest. The search ends before that when an entry differs in one input only, for none
+ * can be nearer, or when COMPARISON_MAX_BYTES of documents were read. An entry that cannot be read is passed over and counted.
  *
  * Reads only; needs nothing but libcrypto and jansson. A struct comparison owns everything in it. One thread. */
 #ifndef IMGBUILD_BUILDER_COMPARISON_H
@@ -13,6 +14,7 @@
 
 #define COMPARISON_MAX_ENTRIES 200
 #define COMPARISON_MAX_NAMED 2000
+#define COMPARISON_MAX_BYTES (16u << 20)
 
 struct comparison {
 	struct store_item item;	    /* the entry; its name is NULL when there is none to compare with */
@@ -21,6 +23,7 @@ struct comparison {
 	size_t n_inputs;	    /* that differ */
 	size_t n_entries;	    /* finished images in the cache */
 	size_t n_read;		    /* of them were looked into */
+	bool gave_up;		    /* because of a limit: a nearer one may be among the others */
 	size_t n_damaged;	    /* of those could not be read */
 	char damage[512];	    /* how the first of them is damaged */
 };

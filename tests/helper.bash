@@ -53,7 +53,7 @@ expect_no_entry() {
 # An entry as DESIGN has it, its image clean to e2fsck.
 expect_entry() {
 	local entry=$1 file
-	for file in manifest.json rootfs.ext4 kernel initrd plan.toml plan.lock console.log events.jsonl; do
+	for file in manifest.json rootfs.ext4 kernel initrd plan.toml plan.lock key.txt console.log events.jsonl; do
 		[ -s "$entry/$file" ] || { echo "$entry/$file is missing or empty"; return 1; }
 		expect_equal "$file $(stat -c %a "$entry/$file")" "$file 444" || return 1
 	done

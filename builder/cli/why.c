@@ -690,7 +690,7 @@ static int compare(struct answer *a, const char *prefix, struct err *e)
 /* What is remarked about the search; the answer itself does not say it. */
 static void note_search(const struct comparison *c, struct progress *progress)
 {
-	if (c->n_read < c->n_entries)
+	if (c->gave_up)
 		progress_note(progress, "of %zu images in the cache %zu were looked into, the newest, those of this plan's name first",
 			c->n_entries, c->n_read);
 	if (c->n_damaged > 0)

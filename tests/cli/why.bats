@@ -476,7 +476,7 @@ image||size|2147483648|3221225472'
 @test "of very many entries the newest of the plan's name are looked into, and that is said" {
 	full_plan
 	publish
-	sed -i 's/1G/2G/' "$plan"
+	sed -i -e 's/1G/2G/' -e 's/"locked"/"empty"/' "$plan"
 	near=$entry
 	touch -d '1 day ago' "$near/manifest.json"
 	for i in $(seq 250); do
