@@ -19,7 +19,7 @@ write_checkout() {
 		[kernel.arm64]
 		package = "linux-image-arm64"
 		[packages]
-		one = ["podman", "i2c-tools", "crun"]
+		one = ["podman", "i2c-tools", "i2cd", "crun"]
 		[apt]
 		remove = ["snapd"]
 		debs = ["debs/x_1_all.deb"]
@@ -29,7 +29,8 @@ write_checkout() {
 		components = ["main"]
 		key = "key.asc"
 		[services]
-		enable = ["chrony"]
+		# Locales do not agree on the order of these.
+		enable = ["chrony", "a-c", "ab", "Ic", "id", "B"]
 		[files."/etc/ışık"]
 		content = "İıIi\n"
 		[files."/etc/tool"]

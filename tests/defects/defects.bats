@@ -83,9 +83,9 @@ build_bad() {
 build_slow() {
 	alpine_plan "$(plan_of slow)" <<-'END'
 		[provision]
-		stall_timeout = "2s"
+		stall_timeout = "3s"
 		[setup]
-		script = "for i in $(seq 10); do echo still here; sleep 1; done; echo slow >/etc/which"
+		script = "for i in $(seq 13); do echo still here; sleep 1; done; echo slow >/etc/which"
 		[image]
 		size = "203M"
 	END
@@ -586,8 +586,8 @@ expect_root() { # NUMBER
 	expect_equal "$(stat -c %s "$(entry_of good)/rootfs.ext4")" $((301 << 20))
 	entry=$(entry_of slow)
 	expect_equal "$(stat -c %s "$entry/rootfs.ext4")" $((203 << 20))
-	# The stall time is 2 s, 6 s under TCG. This took longer, and said something every second.
-	[ "$(jq '.build.total_ms' "$entry/manifest.json")" -gt 10000 ]
+	# The stall time is 3 s, 9 s under TCG. This took longer, and said something every second.
+	[ "$(jq '.build.total_ms' "$entry/manifest.json")" -gt 13000 ]
 	expect_equal "$(image_cat "$entry" /etc/which)" slow
 }
 
