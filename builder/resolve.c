@@ -104,6 +104,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 	struct fetch_options options = build_env_fetch_options(env);
 	_cleanup_free_ struct fetch_request *requests = calloc(n ? n : 1, sizeof(*requests));
 	_cleanup_free_ struct fetch_result *results = calloc(n ? n : 1, sizeof(*results));
+	_cleanup_missing_ struct missing missing = { 0 };
 	int r;
 
 	if (!requests || !results)
@@ -122,9 +123,14 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 			requests[i].into = &gets[i].bytes;
 		}
 	}
+	options.missing = &missing;
 	r = fetch_all(env->publisher, requests, n, &options, results, e);
-	if (r < 0)
+	if (r < 0) {
+		for (size_t i = 0, k = 0; i < n && k < missing.n; i++)
+			if (strcmp(missing.items[k].label, gets[i].label) == 0)
+				gets[i].status = missing.items[k++].code;
 		return r;
+	}
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		_cleanup_close_ int fd = -1;
 

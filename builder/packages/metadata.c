@@ -71,15 +71,21 @@ static int dates_are_ignored(const struct pkg_host_fs *fs, bool *ret, struct err
 	return 0;
 }
 
-/* The place in use, without user information. */
-static const char *public_place(const struct pkg_archive *a)
+/* A place without user information. */
+static const char *public(const char *place)
 {
-	const char *place = a->places.items[a->place], *scheme = strstr(place, "://"), *at;
+	const char *scheme = strstr(place, "://"), *at;
 
 	if (!scheme)
 		return place;
 	at = memrchr(scheme + 3, '@', strcspn(scheme + 3, "/"));
 	return at ? at + 1 : place;
+}
+
+/* The place in use, likewise. */
+static const char *public_place(const struct pkg_archive *a)
+{
+	return public(a->places.items[a->place]);
 }
 
 static struct pkg_archive *append_archive(struct pkg_metadata *m)
@@ -233,6 +239,7 @@ struct attempt {
 	bool fresh; /* not the first: what caches on the way have is not wanted */
 	size_t culprit; /* the archive behind the error; SIZE_MAX: none in particular */
 	bool may_pass;	/* its files do not fit together: as a mirror looks while it is updated */
+	bool *down;	/* by archive: nothing came from its place */
 };
 
 static int blame(struct attempt *t, size_t archive, bool may_pass, int r)
@@ -242,19 +249,23 @@ static int blame(struct attempt *t, size_t archive, bool may_pass, int r)
 	return r;
 }
 
-/* Whether another place may have what this one failed to give. Bytes that do not match may be those of a mirror in the middle of
- * an update. */
+/* Whether another place may have what this one failed to give. */
 static bool is_about_the_place(int r, const struct err *e)
 {
 	return e->kind == ERR_KIND_INPUT && r != -ENETUNREACH && r != -ECANCELED;
 }
 
-/* Fetch a batch. When it fails, its files are fetched one by one, to learn whose place is behind it (what came is kept,
- * and often it works then). */
+/* Whether the bytes came and are wrong. */
+static bool are_wrong_bytes(int r)
+{
+	return r == -EBADMSG || r == -E2BIG;
+}
+
+/* Fetch a batch. When it fails, find out whose places are behind it. */
 static int fetch(struct attempt *t, struct batch *b, struct err *e)
 {
 	const struct pkg_transport *transport = &t->request->transport;
-	struct err first;
+	size_t first = b->n;
 	int r;
 
 	for (size_t i = 0; i < b->n; i++)
@@ -265,23 +276,17 @@ static int fetch(struct attempt *t, struct batch *b, struct err *e)
 	(void)err_default_kind(e, ERR_KIND_INPUT);
 	if (!is_about_the_place(r, e))
 		return r;
-	first = *e;
-	for (size_t i = 0; i < b->n; i++) {
-		err_clear(e);
-		buf_reset(&b->gets[i].bytes);
-		close_fdp(&b->gets[i].fd);
-		free(b->gets[i].from);
-		b->gets[i].from = NULL;
-		r = b->n > 1 ? transport->fetch_many(transport->ctx, &b->gets[i], 1, e) : first.code;
-		if (r == 0)
+	for (size_t i = b->n; i > 0; i--) {
+		int status = b->gets[i - 1].status;
+
+		if (status == 0)
 			continue;
-		if (b->n == 1)
-			*e = first;
-		(void)err_default_kind(e, ERR_KIND_INPUT);
-		return is_about_the_place(r, e) ? blame(t, b->owners[i], r == -EBADMSG || r == -E2BIG, r) : r;
+		if (status != -ENOENT && !are_wrong_bytes(status))
+			t->down[b->owners[i - 1]] = true;
+		if (first == b->n || !are_wrong_bytes(status) || are_wrong_bytes(b->gets[first].status))
+			first = i - 1;
 	}
-	err_clear(e);
-	return 0;
+	return first < b->n ? blame(t, b->owners[first], are_wrong_bytes(b->gets[first].status), r) : r;
 }
 
 /* The same where the answers are to be in memory, whatever the transport gives. */
@@ -681,10 +686,21 @@ static int wait_for_mirror(const struct attempt *t, struct asked *asked, struct 
 	return request->transport.pause ? request->transport.pause(request->transport.ctx, pause_ms, e) : 0;
 }
 
+/* Leave an archive's place for its next one, if there is one. */
+static void go_on(struct pkg_archive *a, struct asked *asked, const struct err *why)
+{
+	if (a->place + 1 == a->places.n)
+		return;
+	a->place++;
+	asked->attempts = 0;
+	(void)snprintf(asked->before, sizeof(asked->before), "%.*s", (int)sizeof(asked->before) - 1, why->message);
+}
+
 /* An attempt failed. Say whether there is to be another one: 0, or the error. */
-static int prepare_next(const struct attempt *t, struct asked *asked, struct err *e)
+static int prepare_next(const struct attempt *t, struct asked *all, struct err *e)
 {
 	struct pkg_archive *a = &t->m->archives[t->culprit];
+	struct asked *asked = &all[t->culprit];
 
 	if (t->may_pass && asked->attempts + 1 < ATTEMPTS_MAX)
 		return wait_for_mirror(t, asked, e);
@@ -692,10 +708,11 @@ static int prepare_next(const struct attempt *t, struct asked *asked, struct err
 		(void)err_wrap(e, "`%s` is in the middle of an update, or what it has was changed (asked %d times, its files do not fit "
 			"together; try again later, or use another mirror with --mirror)", public_place(a), ATTEMPTS_MAX);
 	if (a->place + 1 < a->places.n) {
-		(void)snprintf(asked->before, sizeof(asked->before), "%.*s", (int)sizeof(asked->before) - 1, e->message);
-		asked->attempts = 0;
-		a->place++;
-		progress_warning(t->request->progress, "%s; going on with `%s`", e->message, public_place(a));
+		progress_warning(t->request->progress, "%s; going on with `%s`", e->message,
+			public(a->places.items[a->place + 1]));
+		for (size_t i = 0; i < t->m->n_archives; i++)
+			if (i == t->culprit || t->down[i])
+				go_on(&t->m->archives[i], &all[i], e);
 		err_clear(e);
 		return 0;
 	}
@@ -718,20 +735,22 @@ int pkg_metadata_load(struct pkg_metadata *m, const struct pkg_request *request,
 	struct pkg_universe *u, struct err *e)
 {
 	_cleanup_free_ struct asked *asked = calloc(m->n_archives + 1, sizeof(*asked));
-	struct attempt t = { .m = m, .request = request };
+	_cleanup_free_ bool *down = calloc(m->n_archives + 1, sizeof(*down));
+	struct attempt t = { .m = m, .request = request, .down = down };
 	int r;
 
-	if (!asked)
+	if (!asked || !down)
 		return out_of_memory(e);
 	for (;; t.fresh = true) {
 		t.culprit = SIZE_MAX;
+		memset(down, 0, m->n_archives * sizeof(*down));
 		pkg_universe_init(u, request->arch, pins);
 		r = load_releases(&t, e);
 		if (r == 0)
 			r = load_lists(&t, u, e);
 		if (r == 0 || t.culprit == SIZE_MAX)
 			break;
-		r = prepare_next(&t, &asked[t.culprit], e);
+		r = prepare_next(&t, asked, e);
 		if (r < 0)
 			break;
 		pkg_universe_release(u);

@@ -54,7 +54,7 @@ struct pkg_get {
 	int fd;				/* -1. A transport that has the answer as a regular file may give a descriptor of it
 					 * here instead (it is closed by the caller): a large list need not be in memory */
 	bool fresh;			/* an older copy in a cache on the way will not do */
-	int status;			/* out: 0, or -ENOENT: no URL has it */
+	int status;			/* out: 0, or -ENOENT: no URL has it. When fetching fails: why this one failed, or 0 */
 	char *from;			/* out: where the bytes came from, without user information; NULL: from a cache, or not
 					 * known. Freed by the caller */
 };

@@ -188,6 +188,23 @@ expect_named_mid_sync() {
 	grep -q "name = \"jq\", version = \"$version\"" "$lock"
 }
 
+@test "who waits for a mirror can be interrupted" {
+	mid_sync old main
+	IMGBUILD_RETRY_DELAY_MS=30000 "$IMGBUILD" --no-color lock "${archive_mirror[@]}" "$plan" 2>"$BATS_TEST_TMPDIR/stderr" 3>&- &
+	pid=$!
+	for _ in $(seq 100); do
+		grep -q 'once more in 30 s' "$BATS_TEST_TMPDIR/stderr" && break
+		sleep 0.1
+	done
+	kill -TERM "$pid"
+	SECONDS=0 status=0
+	wait "$pid" || status=$?
+	cat "$BATS_TEST_TMPDIR/stderr"
+	expect_status 143
+	[ "$SECONDS" -lt 10 ]
+	[ ! -e "$lock" ]
+}
+
 @test "Release is new and Release.gpg old: asked once more, which helps or not" {
 	export ARCHIVE_SIGNED=detached IMGBUILD_RETRY_DELAY_MS=400
 	mid_sync old Release.gpg

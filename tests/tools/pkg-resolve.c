@@ -69,7 +69,7 @@ static int fetch_one(const struct transport *t, struct pkg_get *get, struct err 
 		request.sha256 = *get->expected;
 	r = fetch_all(NULL, &request, 1, &options, &result, e);
 	if (r < 0)
-		return r;
+		return get->status = r;
 	get->status = result.missing ? -ENOENT : 0;
 	if (t->cache && !result.missing)
 		r = write_file_atomic_at(AT_FDCWD, name, buf_str(&get->bytes), get->bytes.len, 0644, e);

@@ -7,7 +7,7 @@ enum { NOW = 1747500000 }; /* 2025-05-17 */
 
 struct world {
 	struct apt_fixture f;
-	unsigned n_fetched;
+	unsigned n_fetched, n_batches;
 	unsigned spoil_lists; /* so many fetches of package lists give the wrong bytes */
 	char last_url[1024];
 	struct buf pauses; /* in milliseconds */
@@ -40,7 +40,17 @@ static int serve(struct world *w, struct pkg_get *get)
 
 static int fetch_many(void *ctx, struct pkg_get *gets, size_t n, struct err *e)
 {
-	(void)e;
+	bool down = false;
+
+	/* As from a server that is not there. */
+	for (size_t i = 0; i < n; i++)
+		if (strstr(gets[i].urls->items[0], "://down.test/")) {
+			gets[i].status = -ECONNREFUSED;
+			down = true;
+		}
+	((struct world *)ctx)->n_batches++;
+	if (down)
+		return err_set_kind(e, ERR_KIND_INPUT, -ECONNREFUSED, "down.test does not answer");
 	for (size_t i = 0; i < n; i++)
 		gets[i].status = serve(ctx, &gets[i]);
 	return 0;
@@ -444,6 +454,34 @@ static void where_a_mirror_fails_the_archive_itself_is_asked(void **state)
 	assert_int_equal(pkg_resolve(&q, &signed_set, &e), -EKEYREJECTED);
 }
 
+/* A mirror that is down is found out once for all suites that come from it. */
+static void a_mirror_that_is_down_is_left_by_all_at_once(void **state)
+{
+	static const struct pkg_mirror mirror = { "http://repo.test/debian", "http://down.test/debian" };
+	struct world *w = *state;
+	_cleanup_strv_ struct strv in = { 0 };
+	_cleanup_pkg_set_ struct pkg_set set = { 0 }, none = { 0 };
+	struct pkg_request q = request_of(w);
+	struct err e = ERR_INIT;
+
+	publish(w, "stable", P("a", "1", ""), DEBIAN);
+	publish(w, "other", P("b", "1", ""), DEBIAN);
+	fixture_write(&w->f, "root/etc/apt/sources.list", "deb http://repo.test/debian stable main\ndeb http://repo.test/debian other main\n");
+	words("a b", &in);
+	q.install = &in;
+	q.mirrors = &mirror;
+	q.n_mirrors = 1;
+	w->n_batches = 0;
+	if (pkg_resolve(&q, &set, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_int_equal(set.n_items, 2);
+	assert_int_equal(w->n_batches, 3); /* release files from the mirror; release files; lists */
+	assert_int_equal(w->pauses.len, 0);
+	fixture_write(&w->f, "root/etc/apt/sources.list", "deb http://down.test/debian stable main\n");
+	assert_int_equal(pkg_resolve(&q, &none, &e), -ECONNREFUSED);
+	assert_string_equal(e.message, "down.test does not answer");
+}
+
 static void a_trusted_archive_needs_the_plans_word(void **state)
 {
 	struct world *w = *state;
@@ -709,6 +747,7 @@ int main(void)
 		in_a_world(dates_are_checked_unless_a_snapshot_is_meant),
 		in_a_world(mirrors_change_only_where_bytes_come_from),
 		in_a_world(where_a_mirror_fails_the_archive_itself_is_asked),
+		in_a_world(a_mirror_that_is_down_is_left_by_all_at_once),
 		in_a_world(a_trusted_archive_needs_the_plans_word),
 		in_a_world(an_older_release_is_not_believed_again),
 		in_a_world(the_hosts_mirror_is_used),
