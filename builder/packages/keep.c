@@ -41,6 +41,11 @@ const struct pkg_archive *pkg_kept_archive(const struct pkg_kept *item, const st
 	return NULL;
 }
 
+bool pkg_kept_is_vouched(const struct pkg_kept *item, const struct pkg_archive *archive)
+{
+	return archive && (archive->trusted || item->release_sha256.algorithm != DIGEST_NONE);
+}
+
 /* Find where an entry's version is without opening any .deb. Returns 1 when only its .deb can tell. */
 static int locate(const struct pkg_keeping *k, const struct pkg_metadata *metadata, struct keep_entry *entry)
 {
@@ -67,8 +72,7 @@ static int locate(const struct pkg_keeping *k, const struct pkg_metadata *metada
 	if (entry->version != UNIVERSE_NONE)
 		return 0;
 	a = pkg_kept_archive(item, metadata);
-	/* What was taken unsigned, at the plan's word, does not outlive that word. */
-	if (a && (a->trusted || item->release_sha256.algorithm != DIGEST_NONE))
+	if (pkg_kept_is_vouched(item, a))
 		return 1;
 	entry->reason = a ? KEEP_UNSIGNED : KEEP_NO_SOURCE;
 	return 0;
@@ -286,13 +290,12 @@ static int search(struct pkg_marks *m, struct err *e)
 	return err_set_kind(e, ERR_KIND_DEFECT, -EUNATCH, "the solution that was found does not hold together: %s", why);
 }
 
-/* The pass, and the search where it is needed. *ret_searched may be NULL. */
-static int choose_as_it_is(struct pkg_keeping *k, struct pkg_marks *m, bool *ret_searched, struct err *e)
+/* The pass, and the search where it is needed. */
+static int choose_as_it_is(struct pkg_keeping *k, struct pkg_marks *m, struct err *e)
 {
 	int r = pass(k, m, e);
 
-	if (ret_searched)
-		*ret_searched = r == 0;
+	k->searched = r == 0;
 	return r == 0 ? search(m, e) : r < 0 ? r : 0;
 }
 
@@ -328,7 +331,7 @@ static int learn_removals(struct pkg_keeping *k, struct pkg_marks *m, struct err
 	k->removed_freely = removed;
 	k->n_removed_freely = m->n;
 	move_all(k, before);
-	r = choose_as_it_is(k, m, NULL, e);
+	r = choose_as_it_is(k, m, e);
 	for (uint32_t name = 0; r == 0 && name < m->n; name++)
 		removed[name] = is_removed(m, name);
 	for (size_t i = 0; i < k->n; i++)
@@ -369,6 +372,7 @@ static int try(struct pkg_keeping *k, struct pkg_marks *m, bool may_search, stru
 	int r;
 
 	k->tries++;
+	k->searched = false;
 	r = pass(k, m, e);
 	if (r != 0 || m->n_obstacles > 0 || !may_search)
 		return r;
@@ -381,6 +385,7 @@ static int try(struct pkg_keeping *k, struct pkg_marks *m, bool may_search, stru
 		return r;
 	r = removes_too_much(k, m, e);
 	m->n_obstacles = 0;
+	k->searched = r == 0;
 	return r < 0 ? r : !r;
 }
 
@@ -503,26 +508,25 @@ static void say_moves(const struct pkg_keeping *k, const struct pkg_marks *m)
 
 int pkg_keeping_choose(struct pkg_keeping *k, struct pkg_marks *m, struct err *e)
 {
-	bool searched = false;
 	int r = 0;
 
 	if (k->n == 0)
-		return choose_as_it_is(k, m, NULL, e);
+		return choose_as_it_is(k, m, e);
 	do
 		r = try(k, m, true, e);
 	while (r == 0 && move_obstacles(k, m) > 0);
 	if (r == 0) {
 		/* No single version is in the way: begin with what would be chosen freely. */
 		move_all(k, NULL);
-		r = choose_as_it_is(k, m, &searched, e);
+		r = choose_as_it_is(k, m, e);
 		if (r < 0)
 			return r;
 	}
 	if (r >= 0)
-		r = restore_all(k, m, searched, e);
+		r = restore_all(k, m, k->searched, e);
 	/* The last try may have been one that failed. */
 	if (r == 0)
-		r = choose_as_it_is(k, m, NULL, e);
+		r = choose_as_it_is(k, m, e);
 	if (r == 0)
 		say_moves(k, m);
 	return r;

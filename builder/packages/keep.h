@@ -32,6 +32,7 @@ struct pkg_keeping {
 	size_t n;
 	int32_t first_list; /* of what no list has any more: this and the index in keep->items */
 	unsigned tries;
+	bool searched; /* the last try that was possible took the search */
 	bool *removed_freely; /* by name: what goes out of the base when nothing is kept; NULL: not known */
 	uint32_t n_removed_freely;
 	bool cannot_freely;
@@ -57,5 +58,9 @@ const struct pkg_kept *pkg_keeping_find(const struct pkg_keeping *k, uint32_t ve
 
 /* Find the archive that a package came from among those of this request; NULL: it is none of them. */
 const struct pkg_archive *pkg_kept_archive(const struct pkg_kept *item, const struct pkg_metadata *metadata);
+
+/* Say whether a package of that archive, which no list has any more, may stay: one that was taken unsigned, at the plan's word, does
+ * not outlive that word. `archive` may be NULL. */
+bool pkg_kept_is_vouched(const struct pkg_kept *item, const struct pkg_archive *archive);
 
 #endif

@@ -252,7 +252,6 @@ static bool answer_is_better(const struct pkg_marks *m, uint32_t wanted_name, ui
 	const int comparisons[] = {
 		(int)m->marks[va->name].firm - (int)m->marks[vb->name].firm,
 		(int)(m->u->names[va->name].installed != UNIVERSE_NONE) - (int)(m->u->names[vb->name].installed != UNIVERSE_NONE),
-		(int)m->marks[va->name].kept - (int)m->marks[vb->name].kept,
 		(int)(va->name == wanted_name) - (int)(vb->name == wanted_name),
 		(int)va->essential - (int)vb->essential,
 		(int)va->important - (int)vb->important,

@@ -695,7 +695,7 @@ static int can_keep_kernel(const struct resolution *s, struct err *e)
 			return 0;
 		if (find_listed(u, kept) != UNIVERSE_NONE)
 			continue;
-		if (pkg_kept_archive(kept, &s->metadata) && keep->open_debs)
+		if (pkg_kept_is_vouched(kept, pkg_kept_archive(kept, &s->metadata)) && keep->open_debs)
 			r = keep->open_debs(keep->ctx, &kept, 1, &fd, e);
 		if (r < 0)
 			return r;

@@ -282,6 +282,43 @@ static void a_chain_moves_as_far_as_it_must(void **state)
 	expect_note(w, "`l2` moves from 1 to 2: the old version conflicts with `l1` 2");
 }
 
+static void what_moved_for_a_moment_comes_back(void **state)
+{
+	struct world *w = *state;
+
+	/* v cannot go in while lib cannot, and then it can. */
+	publish(w, "v=1; Depends: lib\nv=2; Depends: lib\nlib=1; Depends: deep (= 1)\nlib=2; Depends: deep (= 2)\ndeep=1\ndeep=2\n"
+		   "new=1; Depends: deep (>= 2)\na=1; Depends: p | q\nb=1; Depends: z | zz\np=1\nq=1\n"
+		   "z=1; Conflicts: p\nzz=1; Conflicts: p\n");
+	earlier(w, "deep=1 lib=1 v=1", "v");
+	expect_kept(w, "v new", "+deep=2 +lib=2 +new=1 +v=1");
+	/* Likewise where only the search finds anything. */
+	expect_kept(w, "v new a b", "+a=1 +b=1 +deep=2 +lib=2 +new=1 +q=1 +v=1 +z=1");
+}
+
+static void the_preferences_of_the_base_are_obeyed(void **state)
+{
+	struct world *w = *state;
+
+	publish(w, "a=1\na=2\n");
+	fixture_write(&w->f, "root/etc/apt/preferences.d/a", "Package: a\nPin: version 1\nPin-Priority: -1\n");
+	earlier(w, "a=1", "a");
+	expect_kept(w, "a", "+a=2");
+	expect_note(w, "the preferences of the base image forbid the old version");
+}
+
+static void an_archive_that_went_back_is_followed_when_it_must(void **state)
+{
+	struct world *w = *state;
+
+	publish(w, "a=1\nnew=1; Conflicts: a (>= 2)\n");
+	earlier(w, "a=2", "a");
+	make_deb(w, 0, "");
+	expect_new(w, "a", "+a=1");
+	expect_kept(w, "a", "+a=2");
+	expect_kept(w, "a new", "+a=1 +new=1");
+}
+
 static void a_conflict_moves_what_is_kept(void **state)
 {
 	struct world *w = *state;
@@ -491,6 +528,33 @@ static void the_search_keeps_too(void **state)
 	expect_kept(w, "a b lib new", "+a=1 +b=2 +lib=2 +new=1 +q=2 +z=2");
 }
 
+static void the_search_says_what_stays_though_the_pass_was_in_doubt(void **state)
+{
+	struct world *w = *state;
+
+	/* The pass tries top for a first, which needs the new lib; then nothing but the search finds q. */
+	publish(w, "a=1; Depends: top | p | q\ntop=1; Depends: lib (>= 2)\nlib=1\nlib=2\nuser=1; Depends: lib (<< 2)\n"
+		   "b=1; Depends: z | zz\np=1\nq=1\nz=1; Conflicts: p\nzz=1; Conflicts: p\nuser=2; Depends: lib\n");
+	earlier(w, "lib=1 user=1", "user lib");
+	expect_kept(w, "a b user lib", "+a=1 +b=1 +lib=1 +q=1 +user=1 +z=1");
+}
+
+static void what_went_out_before_may_go_again(void **state)
+{
+	struct world *w = *state;
+
+	base_has(w, "i=1\n");
+	publish(w, "v=1; Conflicts: i\nv=2\nnew=1\n");
+	earlier(w, "v=1", "v");
+	/* The base has something that the old version does not go with. */
+	expect_kept(w, "v new", "+new=1 +v=2");
+	expect_note(w, "`v` moves from 1 to 2: the old version conflicts with `i` 1");
+	/* That is not new. */
+	assert_int_equal(strv_add(&w->removed, "i"), 0);
+	expect_kept(w, "v new", "+new=1 +v=1 -i");
+	expect_note(w, NULL);
+}
+
 static void the_same_question_gives_the_same_answer(void **state)
 {
 	struct world *w = *state;
@@ -539,7 +603,7 @@ static void the_kernel_is_kept(void **state)
 	expect_kept(w, "", "!linux-image-6.1.0-37-cloud-amd64=1");
 	w->kernel = "linux-image-amd64"; /* another kind */
 	expect_kept(w, "", "!linux-image-6.1.0-39-amd64=2");
-	w->kernel = "linux-image-cloud-amd64=2";
+	w->kernel = "linux-image-cloud-amd64=2"; /* a version of the meta package */
 	expect_kept(w, "", "!linux-image-6.1.0-39-cloud-amd64=2");
 	/* Superseded: it is enough that its file can be had. */
 	w->kernel = "linux-image-cloud-amd64";
@@ -548,6 +612,8 @@ static void the_kernel_is_kept(void **state)
 	expect_note(w, "the kernel moves from");
 	make_deb(w, 0, "");
 	expect_kept(w, "", "!linux-image-6.1.0-37-cloud-amd64=1");
+	w->kept[0].release_sha256 = (struct digest){ 0 }; /* nobody signed for it, and the plan does not say that this is fine */
+	expect_kept(w, "", "!linux-image-6.1.0-39-cloud-amd64=2");
 }
 
 static int setup_keys(void **state)
@@ -602,6 +668,9 @@ int main(void)
 		in_a_world(what_is_locked_stays_though_there_is_newer),
 		in_a_world(what_a_new_request_needs_moves_and_nothing_else),
 		in_a_world(a_chain_moves_as_far_as_it_must),
+		in_a_world(what_moved_for_a_moment_comes_back),
+		in_a_world(the_preferences_of_the_base_are_obeyed),
+		in_a_world(an_archive_that_went_back_is_followed_when_it_must),
 		in_a_world(a_conflict_moves_what_is_kept),
 		in_a_world(the_base_is_not_broken_to_keep_something),
 		in_a_world(what_the_base_served_stays_as_the_base_has_it),
@@ -616,6 +685,8 @@ int main(void)
 		in_a_world(a_version_that_the_plan_says_wins),
 		in_a_world(a_choice_that_was_made_stays),
 		in_a_world(the_search_keeps_too),
+		in_a_world(the_search_says_what_stays_though_the_pass_was_in_doubt),
+		in_a_world(what_went_out_before_may_go_again),
 		in_a_world(the_same_question_gives_the_same_answer),
 		in_a_world(a_name_twice_counts_once),
 		in_a_world(what_cannot_be_is_explained_as_without),
