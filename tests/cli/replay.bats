@@ -135,6 +135,47 @@ asked() { grep -F "GET $1 " "$log"; }
 	grep "^$other" "$store/index.tsv"
 }
 
+@test "vendor: a damaged file of the cache is not handed on" {
+	start_nginx
+	plan_from "$url"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	blob=$IMGBUILD_CACHE/blobs/sha256/${kernel:0:2}/$kernel
+	chmod u+w "$blob"
+	printf X | dd of="$blob" bs=1 seek=1000 conv=notrunc status=none
+	run_imgbuild vendor "$plan" -o "$store"
+	expect_status 3
+	expect_stderr "cache is damaged: .$blob. .*has the SHA-256 $(sha256sum <"$blob" | cut -d' ' -f1), not $kernel"
+	[ ! -e "$store/sha256/$kernel" ]
+	[ ! -e "$store/SHA256SUMS" ]
+}
+
+@test "vendor: several at a time into one folder" {
+	start_nginx
+	plan_from "$url"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	for i in 1 2 3 4; do
+		echo "file $i" >"$www/motd"
+		mkdir "$BATS_TEST_TMPDIR/p$i"
+		sed "s/$motd/$(sha256sum <"$www/motd" | cut -d' ' -f1)/; s|/motd\"$|/motd$i\"|" "$plan" >"$BATS_TEST_TMPDIR/p$i/plan.toml"
+		mv "$www/motd" "$www/motd$i"
+		cp "${plan%.toml}.lock" "$BATS_TEST_TMPDIR/p$i/"
+	done
+	for i in 1 2 3 4; do
+		"$IMGBUILD" --no-color vendor --locked --cache "$BATS_TEST_TMPDIR/cache$i" "$BATS_TEST_TMPDIR/p$i/plan.toml" -o "$store" \
+			2>"$BATS_TEST_TMPDIR/said$i" 3>&- &
+		pids[i]=$!
+	done
+	for i in 1 2 3 4; do
+		wait "${pids[i]}" || { cat "$BATS_TEST_TMPDIR/said$i"; false; }
+	done
+	(cd "$store" && sha256sum -c SHA256SUMS)
+	expect_equal "$(wc -l <"$store/SHA256SUMS")" 6
+	expect_equal "$(find "$store" -type f -printf '%f\n' | grep -vxE 'SHA256SUMS|index.tsv|[0-9a-f]{64}')" ""
+	expect_equal "$(grep -vc '^#' "$store/index.tsv")" 6
+}
+
 @test "vendor --locked never makes a lock; without -o it says what is missing" {
 	start_nginx
 	plan_from "$url"
