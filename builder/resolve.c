@@ -97,6 +97,18 @@ static int resolve_sources(const struct build_env *env, struct prepared *p, stru
 	return r;
 }
 
+/* Of several files that could not be had, one with the addresses and why says more than the names of all. */
+static int tell_first(const struct missing *missing, struct err *e)
+{
+	const struct missing first = { .items = missing->items, .n = 1 };
+
+	if (missing->n < 2)
+		return e->code;
+	err_clear(e);
+	(void)missing_error(&first, 1, e);
+	return err_wrap(e, "%zu files of package archives cannot be had; the first", missing->n);
+}
+
 /* Metadata with a known digest goes through the store, so that the next resolving finds it there; the rest straight into memory. */
 static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err *e)
 {
@@ -129,7 +141,7 @@ static int transport_fetch(void *ctx, struct pkg_get *gets, size_t n, struct err
 		for (size_t i = 0, k = 0; i < n && k < missing.n; i++)
 			if (strcmp(missing.items[k].label, gets[i].label) == 0)
 				gets[i].status = missing.items[k++].code;
-		return r;
+		return tell_first(&missing, e);
 	}
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		_cleanup_close_ int fd = -1;
