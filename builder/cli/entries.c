@@ -1,8 +1,10 @@
 #include "builder/cli/entries.h"
 #include "builder/cli/terminal.h"
+#include "builder/cli/values.h"
 #include "builder/manifest.h"
 #include "builder/vm/accel.h"
 #include "builder/vm/qemu.h"
+#include "plan/json.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -21,6 +23,17 @@ static uint64_t entry_stored_bytes(const char *path)
 		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
 			total += (uint64_t)st.st_blocks * 512;
 	return total;
+}
+
+/* A member as text that can go to a terminal: an entry may have been written by others. */
+#define CLEAN_BYTES 256
+#define CLEAN(object, name) clean_text((char[CLEAN_BYTES]){ 0 }, object, name)
+
+static const char *clean_text(char buf[static CLEAN_BYTES], const json_t *object, const char *name)
+{
+	const char *text = manifest_text(object, name);
+
+	return err_sanitize(buf, CLEAN_BYTES, text, strlen(text));
 }
 
 static const char *format_time(char out[static 32], int64_t published_ns)
@@ -58,7 +71,7 @@ static void print_row(FILE *out, const struct store_item *item, const json_t *ob
 	/* The key is cut for the eye; failed builds keep their number. */
 	(void)fprintf(out, "%.16s%-4s %-7s %-6s %8s  %s  %s\n", item->name,
 		item->kind == STORE_FAILED && strrchr(item->name, '-') ? strrchr(item->name, '-') : "",
-		manifest_text(object, "state"), manifest_text(object, "arch"),
+		manifest_text(object, "state"), CLEAN(object, "arch"),
 		format_bytes(size, (uint64_t)json_integer_value(json_object_get(object, "stored_bytes"))),
 		format_time(when, item->published_ns), err_sanitize(clean, sizeof(clean), name, strlen(name)));
 }
@@ -83,7 +96,7 @@ int entries_list(const struct store *store, bool json, FILE *out, struct err *e)
 		}
 	}
 	if (r == 0 && json) {
-		(void)json_dumpf(array, out, JSON_INDENT(1));
+		(void)json_dumpf(array, out, JSON_INDENT(1) | JSON_ENSURE_ASCII);
 		(void)fputc('\n', out);
 	}
 	json_decref(array);
@@ -117,9 +130,40 @@ static void print_packages(FILE *out, const json_t *manifest)
 	(void)fprintf(out, "packages     %zu in the image, %zu by the plan\n",
 		json_array_size(json_object_get(manifest, "packages")), json_array_size(installed));
 	json_array_foreach(installed, i, item)
-		(void)fprintf(out, "  %-32s %-24s %-6s %.12s\n", manifest_text(item, "name"),
-			manifest_text(item, "version"), manifest_text(item, "arch"), manifest_text(item, "sha256"));
+		(void)fprintf(out, "  %-32s %-24s %-6s %.12s\n", CLEAN(item, "name"),
+			CLEAN(item, "version"), CLEAN(item, "arch"), CLEAN(item, "sha256"));
 	print_lines(out, "removed", json_object_get(manifest, "removed"));
+}
+
+/* What else went in, in the words of `why`: all that differs from nothing. Base, kernel and packages have lines of their own. */
+static int print_inputs(FILE *out, const json_t *manifest, struct err *e)
+{
+	_cleanup_json_ json_t *nothing = json_object();
+	const struct key_side before = { .document = nothing }, after = { .document = json_object_get(manifest, "inputs") };
+	_cleanup_key_changes_ struct key_changes changes = { 0 };
+	int r = json_is_object(after.document) ? key_diff(&before, &after, NULL, &changes, e) : 0;
+
+	for (size_t i = 0; r == 0 && i < changes.n; i++) {
+		const struct key_change *c = &changes.items[i];
+		_cleanup_buf_ struct buf line = BUF_INIT(1 << 16), value = BUF_INIT(1 << 16);
+
+		/* An empty list of them is compared as a whole. */
+		if (c->input < KEY_INPUT_FILE || c->input == KEY_INPUT_OTHER || !c->new_value || json_is_null(c->new_value) ||
+			(!c->name[0] && !c->field[0] && c->input != KEY_INPUT_SETUP) || json_is_false(c->new_value) || (json_is_array(c->new_value) && json_array_size(c->new_value) == 0))
+			continue;
+		value_append_string(&line, c->name);
+		if (!json_is_true(c->new_value) && json_is_object(c->new_value) && !c->field[0])
+			value_append_thing(&value, c->input, c->new_value);
+		else if (!json_is_true(c->new_value) || c->field[0])
+			value_append(&value, c->input, c->field, c->new_value);
+		if (c->field[0]) {
+			(void)!buf_append_str(&line, line.len ? ": " : "");
+			value_append_string(&line, c->field);
+		}
+		(void)fprintf(out, "%-12s %s%s%s\n", key_input_name(c->input), buf_str(&line),
+			line.len == 0 || value.len == 0 ? "" : c->field[0] ? " " : ": ", buf_str(&value));
+	}
+	return r;
 }
 
 static void print_build(FILE *out, const json_t *build)
@@ -131,12 +175,12 @@ static void print_build(FILE *out, const json_t *build)
 
 	if (!build)
 		return;
-	(void)fprintf(out, "built        with %s in %s, of which the guest\n", manifest_text(build, "accelerator"),
+	(void)fprintf(out, "built        with %s in %s, of which the guest\n", CLEAN(build, "accelerator"),
 		format_ms(text, (uint64_t)json_integer_value(json_object_get(build, "total_ms"))));
 	(void)fprintf(out, "  %-16s %s\n", "started in",
 		format_ms(text, (uint64_t)json_integer_value(json_object_get(build, "boot_ms"))));
 	json_array_foreach(steps, i, item)
-		(void)fprintf(out, "  %-16s %s\n", manifest_text(item, "name"),
+		(void)fprintf(out, "  %-16s %s\n", CLEAN(item, "name"),
 			format_ms(text, (uint64_t)json_integer_value(json_object_get(item, "ms"))));
 }
 
@@ -201,7 +245,7 @@ static void print_trust(FILE *out, const json_t *base)
 	if (checksums)
 		(void)fprintf(out, "%s", err_sanitize(url, sizeof(url), manifest_text(checksums, "url"),
 			strlen(manifest_text(checksums, "url"))));
-	(void)fprintf(out, "%s%s\n", signer[0] ? ", signed by " : checksums ? ", unsigned" : "", signer);
+	(void)fprintf(out, "%s%s\n", signer[0] ? ", signed by " : checksums ? ", unsigned" : "", CLEAN(checksums, "signer"));
 }
 
 static int print_entry(const struct store *store, FILE *out, const struct store_item *item, const json_t *manifest, struct err *e)
@@ -209,24 +253,28 @@ static int print_entry(const struct store *store, FILE *out, const struct store_
 	const json_t *base = json_object_get(manifest, "base"), *kernel = json_object_get(manifest, "kernel");
 	const json_t *image = json_object_get(manifest, "image");
 	char size[32], stored[32], when[32];
+	int r;
 
 	(void)fprintf(out, "key          %s\n", item->name);
-	(void)fprintf(out, "name         %s\n", manifest_text(manifest, "name"));
+	(void)fprintf(out, "name         %s\n", CLEAN(manifest, "name"));
 	(void)fprintf(out, "path         %s\n", item->path);
 	(void)fprintf(out, "published    %s\n", format_time(when, item->published_ns));
 	print_failure(out, json_object_get(manifest, "failure"));
-	(void)fprintf(out, "base         %s (%s), partition %lld of %s\n", manifest_text(base, "distribution"),
-		manifest_text(manifest, "arch"), (long long)json_integer_value(json_object_get(base, "partition")),
-		manifest_text(base, "sha256"));
+	(void)fprintf(out, "base         %s (%s), partition %lld of %s\n", CLEAN(base, "distribution"),
+		CLEAN(manifest, "arch"), (long long)json_integer_value(json_object_get(base, "partition")),
+		CLEAN(base, "sha256"));
 	print_trust(out, base);
-	(void)fprintf(out, "kernel       %s (%s) %s\n", manifest_text(kernel, "release"), manifest_text(kernel, "format"),
-		manifest_text(kernel, "sha256"));
+	(void)fprintf(out, "kernel       %s (%s) %s\n", CLEAN(kernel, "release"), CLEAN(kernel, "format"),
+		CLEAN(kernel, "sha256"));
 	if (image)
 		(void)fprintf(out, "image        %s, %s stored, %zu chunks of 4 MiB\n",
 			format_bytes(size, (uint64_t)json_integer_value(json_object_get(image, "size_bytes"))),
 			format_bytes(stored, (uint64_t)json_integer_value(json_object_get(image, "stored_bytes"))),
 			json_array_size(json_object_get(image, "chunks")));
 	print_packages(out, manifest);
+	r = print_inputs(out, manifest, e);
+	if (r < 0)
+		return r;
 	print_lines(out, "dropped from /etc/fstab", json_object_get(manifest, "fstab_dropped"));
 	print_lines(out, "notes", json_object_get(manifest, "notes"));
 	print_build(out, json_object_get(manifest, "build"));
@@ -246,7 +294,7 @@ int entries_show(const struct store *store, const char *prefix, bool json, FILE 
 		return r;
 	if (json) {
 		(void)json_object_set_new(manifest, "path", json_string(item.path));
-		(void)json_dumpf(manifest, out, JSON_INDENT(1) | JSON_SORT_KEYS);
+		(void)json_dumpf(manifest, out, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
 		(void)fputc('\n', out);
 	} else {
 		r = print_entry(store, out, &item, manifest, e);

@@ -1,5 +1,5 @@
 #include "builder/cli/why.h"
-#include "builder/cli/terminal.h"
+#include "builder/cli/values.h"
 #include "builder/comparison.h"
 #include "builder/manifest.h"
 #include "lib/io.h"
@@ -12,11 +12,8 @@
 #include <time.h>
 
 enum {
-	VALUE_MAX_BYTES = 160,	  /* of a value in a line for people */
-	LINE_MAX_BYTES = 400,	  /* of a line of a text */
 	TEXT_LINES_SHOWN = 60,	  /* of a text, for people */
 	TEXT_LINES_LISTED = 2000, /* in JSON */
-	DIGEST_SHOWN = 12,
 	CHANGES_SHOWN = 3000,	  /* for people */
 	LOOK_UPS_MAX = 200	  /* of texts and of names of packages, each of which may read a whole file of the entry */
 };
@@ -48,106 +45,6 @@ static void answer_release(struct answer *a)
 	json_decref(a->old_manifest);
 }
 
-/* --- values as text --- */
-
-static void append(struct buf *into, const char *text, size_t len)
-{
-	char clean[LINE_MAX_BYTES + 1];
-
-	(void)err_sanitize(clean, sizeof(clean), text, len);
-	(void)!buf_append_str(into, clean);
-	if (len > LINE_MAX_BYTES)
-		(void)!buf_append_str(into, "...");
-}
-
-static bool is_digest(const char *text)
-{
-	return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
-}
-
-/* Append a string: a digest is cut for the eye, all else made fit for a terminal. */
-static void append_string(struct buf *into, const char *text)
-{
-	char clean[VALUE_MAX_BYTES + 1];
-
-	if (is_digest(text)) {
-		(void)!buf_append(into, text, DIGEST_SHOWN);
-		return;
-	}
-	(void)!buf_append_str(into, err_sanitize(clean, sizeof(clean), text, strlen(text)));
-	if (strlen(text) > VALUE_MAX_BYTES)
-		(void)!buf_append_str(into, "...");
-}
-
-static void append_value(struct buf *into, const struct key_change *c, const json_t *value);
-
-static void append_list(struct buf *into, const struct key_change *c, const json_t *list)
-{
-	size_t i;
-	json_t *item;
-
-	if (json_array_size(list) == 0)
-		(void)!buf_append_str(into, "none");
-	json_array_foreach(list, i, item)
-	{
-		(void)!buf_append_str(into, i ? ", " : "");
-		if (into->len > VALUE_MAX_BYTES || json_is_array(item)) {
-			(void)!buf_appendf(into, "... (%zu in all)", json_array_size(list));
-			return;
-		}
-		append_value(into, c, item);
-	}
-}
-
-/* A value that has members: those that this version knows in words, others as JSON. */
-static void append_object(struct buf *into, const json_t *value)
-{
-	static const struct {
-		const char *member, *word;
-	} words[] = { { "tree", "the folder " }, { "sha256", "the hash " }, { "number", "number " }, { "label", "LABEL=" },
-		{ "partuuid", "PARTUUID=" } };
-	_cleanup_free_ char *text = NULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(words) && json_object_size(value) == 1; i++) {
-		const json_t *member = json_object_get(value, words[i].member);
-
-		if (!json_is_string(member) && !json_is_integer(member))
-			continue;
-		(void)!buf_append_str(into, words[i].word);
-		if (json_is_integer(member))
-			(void)!buf_appendf(into, "%lld", (long long)json_integer_value(member));
-		else
-			append_string(into, json_string_value(member));
-		return;
-	}
-	text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
-	append_string(into, text ? text : "?");
-}
-
-static void append_value(struct buf *into, const struct key_change *c, const json_t *value)
-{
-	bool is_partition = c->input == KEY_INPUT_BASE && strcmp(c->field, "partition") == 0;
-	bool is_size = c->input == KEY_INPUT_IMAGE && strcmp(c->field, "size") == 0;
-	char text[32];
-
-	if (!value || json_is_null(value))
-		(void)!buf_append_str(into, is_partition ? "the one that is found" : "none");
-	else if (json_is_string(value))
-		append_string(into, json_string_value(value));
-	else if (json_is_boolean(value))
-		(void)!buf_append_str(into, json_is_true(value) ? "true" : "false");
-	else if (json_is_integer(value) && is_size && json_integer_value(value) > 0 && json_integer_value(value) % (1 << 20) == 0)
-		(void)!buf_appendf(into, "%lld MiB", (long long)json_integer_value(value) >> 20);
-	else if (json_is_integer(value) && is_size && json_integer_value(value) > 0)
-		(void)!buf_append_str(into, format_bytes(text, (uint64_t)json_integer_value(value)));
-	else if (json_is_integer(value))
-		(void)!buf_appendf(into, "%lld", (long long)json_integer_value(value));
-	else if (json_is_array(value))
-		append_list(into, c, value);
-	else
-		append_object(into, value);
-}
-
 /* --- what the locks and the manifest know beyond a digest --- */
 
 /* Is this the digest in a change's value? */
@@ -174,7 +71,7 @@ static void append_kernel_name(struct buf *into, const struct lock *l, enum arch
 	if (k->n_packages > 0)
 		(void)!buf_appendf(into, "%s %s", k->packages[0].name, k->packages[0].version);
 	else if (k->member)
-		append_string(into, k->member);
+		value_append_string(into, k->member);
 }
 
 /* Append, after a blank, the file name of the local package with this digest, as the plan has it, or name and version as the entry has it. */
@@ -189,7 +86,7 @@ static void append_deb_name(struct buf *into, struct answer *a, const struct key
 		if (a->p->locals.items[i].kind == PLAN_INPUT_DEB &&
 			strcmp(digest_hex(&a->p->locals.items[i].digest, hex), c->name) == 0) {
 			(void)!buf_append_char(into, ' ');
-			append_string(into, a->p->locals.items[i].path);
+			value_append_string(into, a->p->locals.items[i].path);
 			return;
 		}
 	if (a->n_look_ups++ >= LOOK_UPS_MAX)
@@ -199,9 +96,9 @@ static void append_deb_name(struct buf *into, struct answer *a, const struct key
 	json_array_foreach(json_object_get(a->old_manifest, "installed"), i, item)
 		if (strcmp(manifest_text(item, "sha256"), c->name) == 0) {
 			(void)!buf_append_char(into, ' ');
-			append_string(into, manifest_text(item, "name"));
+			value_append_string(into, manifest_text(item, "name"));
 			(void)!buf_append_char(into, ' ');
-			append_string(into, manifest_text(item, "version"));
+			value_append_string(into, manifest_text(item, "version"));
 			return;
 		}
 }
@@ -221,9 +118,9 @@ static void append_remark(struct buf *into, struct answer *a, const struct key_c
 		const char *new_url = base_url(&a->p->lock, a->p->arch, c->new_value);
 
 		if (old_url)
-			append(&was, old_url, strlen(old_url));
+			value_append_text(&was, old_url, strlen(old_url));
 		if (new_url)
-			append(&is, new_url, strlen(new_url));
+			value_append_text(&is, new_url, strlen(new_url));
 	}
 	if (c->input == KEY_INPUT_KERNEL && strcmp(c->field, "sha256") == 0) {
 		append_kernel_name(&was, &a->old_lock, old_arch, c->old_value);
@@ -350,7 +247,7 @@ static int lines_of_listing(const struct buf *listing, struct buf *lines)
 		return -ENOENT;
 	at += head;
 	while (r == 0 && (record = next_piece(&at, end))) {
-		char fields[4][80] = { "" }, path[LINE_MAX_BYTES], target[LINE_MAX_BYTES];
+		char fields[4][80] = { "" }, path[VALUE_LINE_MAX_BYTES], target[VALUE_LINE_MAX_BYTES];
 		unsigned n = record[0] == 'f' ? 4 : record[0] == 'd' ? 2 : 1;
 		const char *to = record[0] == 'l' ? next_piece(&at, end) : "";
 
@@ -362,7 +259,7 @@ static int lines_of_listing(const struct buf *listing, struct buf *lines)
 		}
 		(void)err_sanitize(path, sizeof(path), record, strlen(record));
 		if (n == 4)
-			r = buf_appendf(lines, "%s: %s bytes, mode %s, %.*s\n", path, fields[2], fields[1], DIGEST_SHOWN, fields[3]);
+			r = buf_appendf(lines, "%s: %s bytes, mode %s, %.*s\n", path, fields[2], fields[1], VALUE_DIGEST_SHOWN, fields[3]);
 		else if (n == 2)
 			r = buf_appendf(lines, "%s/: mode %s\n", path, fields[1]);
 		else
@@ -392,13 +289,13 @@ static int diff_trees(struct answer *a, const struct key_change *c, size_t max_l
 		return 0;
 	r = text_diff(buf_str(&was), was.len, buf_str(&is), is.len, SIZE_MAX, &diff, e);
 	for (size_t i = 0; r == 0 && i < diff.n && !*ret_cut; i++) {
-		_cleanup_buf_ struct buf text = BUF_INIT(8 * LINE_MAX_BYTES);
+		_cleanup_buf_ struct buf text = BUF_INIT(8 * VALUE_LINE_MAX_BYTES);
 
 		if (diff.lines[i].mark == ' ')
 			continue;
 		*ret_cut = json_array_size(lines) >= max_lines;
 		(void)!buf_append_char(&text, diff.lines[i].mark);
-		append(&text, diff.lines[i].text, diff.lines[i].len);
+		value_append_text(&text, diff.lines[i].text, diff.lines[i].len);
 		if (!*ret_cut && json_array_append_new(lines, json_string(buf_str(&text))) < 0)
 			r = err_set(e, -ENOMEM, "out of memory");
 	}
@@ -422,7 +319,7 @@ static int diff_texts(struct answer *a, const struct key_change *c, size_t max_l
 	r = text_diff(buf_str(&was), was.len, buf_str(&is), is.len, max_lines, &diff, e);
 	for (size_t i = 0; r == 0 && i < diff.n; i++) {
 		const struct text_line *line = &diff.lines[i];
-		_cleanup_buf_ struct buf text = BUF_INIT(8 * LINE_MAX_BYTES);
+		_cleanup_buf_ struct buf text = BUF_INIT(8 * VALUE_LINE_MAX_BYTES);
 		size_t olds, news;
 
 		if (line->starts_hunk) {
@@ -432,7 +329,7 @@ static int diff_texts(struct answer *a, const struct key_change *c, size_t max_l
 				return err_set(e, -ENOMEM, "out of memory");
 		}
 		(void)!buf_append_char(&text, line->mark);
-		append(&text, line->text, line->len);
+		value_append_text(&text, line->text, line->len);
 		if (json_array_append_new(lines, json_string(buf_str(&text))) < 0 ||
 			(line->no_newline && json_array_append_new(lines, json_string("\\ no newline at the end")) < 0))
 			return err_set(e, -ENOMEM, "out of memory");
@@ -467,10 +364,10 @@ static int print_change(FILE *out, struct answer *a, const struct key_change *c,
 
 	if (r < 0)
 		return r;
-	append_string(&line, c->name);
+	value_append_string(&line, c->name);
 	if (c->input == KEY_INPUT_PACKAGE && c->field[0] == '\0' && json_is_string(version)) {
 		(void)!buf_append_char(&line, ' ');
-		append_string(&line, json_string_value(version));
+		value_append_string(&line, json_string_value(version));
 	}
 	if (c->input == KEY_INPUT_DEB)
 		append_deb_name(&line, a, c);
@@ -481,7 +378,7 @@ static int print_change(FILE *out, struct answer *a, const struct key_change *c,
 			line.len -= 2;
 			line.data[line.len] = '\0';
 		} else {
-			append_string(&line, c->field);
+			value_append_string(&line, c->field);
 		}
 	} else if (c->name[0] && !is_on_one_side(c)) {
 		(void)!buf_append_char(&line, ':');
@@ -489,14 +386,14 @@ static int print_change(FILE *out, struct answer *a, const struct key_change *c,
 	if (is_on_one_side(c)) {
 		if (c->field[0]) {
 			(void)!buf_append_char(&line, ' ');
-			append_value(&line, c, c->new_value ? c->new_value : c->old_value);
+			value_append(&line, c->input, c->field, c->new_value ? c->new_value : c->old_value);
 		}
 		(void)!buf_append_str(&line, c->new_value ? " (new)" : " (gone)");
 	} else {
 		(void)!buf_append_str(&line, line.len > 0 ? " " : "");
-		append_value(&line, c, c->old_value);
+		value_append(&line, c->input, c->field, c->old_value);
 		(void)!buf_append_str(&line, " -> ");
-		append_value(&line, c, c->new_value);
+		value_append(&line, c->input, c->field, c->new_value);
 	}
 	append_remark(&line, a, c);
 	(void)fprintf(out, "%-8s %s\n", key_input_name(c->input), buf_str(&line));
@@ -517,9 +414,9 @@ static void print_gaps(FILE *out, const struct answer *a)
 			if (strncmp(a->reasons.items[k], slot, strlen(slot)) == 0 &&
 				strncmp(a->reasons.items[k] + strlen(slot), ": ", 2) == 0)
 				reason = a->reasons.items[k] + strlen(slot) + 2;
-		append(&line, slot, strlen(slot));
+		value_append_text(&line, slot, strlen(slot));
 		(void)!buf_append_str(&line, ": ");
-		append(&line, reason, strlen(reason));
+		value_append_text(&line, reason, strlen(reason));
 		(void)fprintf(out, "not known: %s\n", buf_str(&line));
 	}
 }
@@ -536,7 +433,7 @@ static int print_text(FILE *out, struct answer *a, struct err *e)
 		(void)fprintf(out, "nothing: it is a hit\n%s\n", a->hit_path);
 		return 0;
 	}
-	append(&plan, a->p->plan->file, strlen(a->p->plan->file));
+	value_append_text(&plan, a->p->plan->file, strlen(a->p->plan->file));
 	if (a->gaps.n > 0)
 		(void)fprintf(out, "the key is not known: the lock does not answer everything; write it with `imgbuild lock %s`\n", buf_str(&plan));
 	else
@@ -550,7 +447,7 @@ static int print_text(FILE *out, struct answer *a, struct err *e)
 		return 0;
 	}
 	companions_read_name(a->with.item.path, &found);
-	append(&name, buf_str(&found), found.len);
+	value_append_text(&name, buf_str(&found), found.len);
 	if (localtime_r(&published, &tm))
 		(void)strftime(when, sizeof(when), " of %Y-%m-%d %H:%M", &tm);
 	(void)fprintf(out, "compared with %.16s%s%s%s%s, %s\n", a->with.item.name, a->with.item.kind == STORE_FAILED ? " (failed)" : "",
@@ -608,7 +505,7 @@ static json_t *entry_to_json(const struct answer *a)
 	if (!item->name)
 		return json_null();
 	companions_read_name(item->path, &found);
-	append(&name, buf_str(&found), found.len);
+	value_append_text(&name, buf_str(&found), found.len);
 	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "key", item->name, "path", item->path, "state",
 		item->kind == STORE_FAILED ? "failed" : "ready", "name", buf_str(&name), "arch",
 		manifest_text(a->with.old_key.document, "arch"), "published", (json_int_t)(item->published_ns / 1000000000));

@@ -225,6 +225,34 @@ $entry"
 	grep -q '^setup ' <<<"$stdout"
 }
 
+@test "lines of a file by URL are shown where the cache has both, and they are what they claim to be" {
+	blob() { # TEXT: put it into the store, print its digest
+		local hex
+		hex=$(printf %s "$1" | sha256sum | cut -d' ' -f1)
+		mkdir -p "$IMGBUILD_CACHE/blobs/sha256/${hex:0:2}"
+		printf %s "$1" >"$IMGBUILD_CACHE/blobs/sha256/${hex:0:2}/$hex"
+		echo "$hex"
+	}
+	one=$(blob $'a\nb\n')
+	two=$(blob $'a\nc\n')
+	local_plan "$BATS_TEST_TMPDIR/p" <<<"[files.\"/etc/x\"]
+url = \"https://example.org/x\"
+sha256 = \"$one\""
+	publish
+	sed -i "s/$one/$two/" "$plan"
+	why
+	expect_line "    -b"
+	expect_line "    +c"
+	printf 'a\nlies\n' >"$IMGBUILD_CACHE/blobs/sha256/${one:0:2}/$one"
+	why
+	expect_status 0
+	refute grep -qE 'lies|@@' <<<"$stdout"
+	rm "$IMGBUILD_CACHE/blobs/sha256/${one:0:2}/$one"
+	why
+	expect_line "file     /etc/x: content ${one:0:12} -> ${two:0:12}"
+	refute grep -q '@@' <<<"$stdout"
+}
+
 @test "of a folder the paths that differ are shown" {
 	full_plan
 	printf '[inputs.more]\nsource = "more"\n' >>"$plan"
@@ -490,6 +518,31 @@ image||size|2147483648|3221225472'
 	expect_status 0
 	expect_equal "$(jq -c '[.entries, .entry.path]' <<<"$stdout")" "[251,\"$near\"]"
 	expect_stderr 'of 251 images in the cache 200 were looked into'
+}
+
+@test "show tells what went in, in the same words, and nothing of it reaches the terminal as it is" {
+	full_plan
+	publish
+	run_imgbuild show "$(basename "$entry")"
+	for line in 'file         /etc/tool.conf: group root, mode 0644, owner root, sha256 fe9c2dadb34b' 'user         root: authorized_keys ssh-ed25519 AAAA one, password locked' \
+		'service      chrony.service: enable' 'fstab        remove_patterns LABEL=BOOT' 'cleanup      /usr/share/doc/*' 'setup        8994117a5dc7'; do
+		expect_line "$line"
+	done
+	grep -qE '^input        words: sha256 [0-9a-f]{12}$' <<<"$stdout"
+	evil='\u001b[2J\u009b1m\u007f'
+	for member in '"name":"X"' '"arch":"X"' '"base":{"distribution":"X","trust":"X"}' '"kernel":{"release":"X","format":"X"}' \
+		'"installed":[{"name":"X","version":"X","arch":"X"}]' '"inputs":{"files":[{"path":"X","X":"X"}],"services":{"X":["X"]},"image":{"X":"X"}}' \
+		'"build":{"accelerator":"X","steps":[{"name":"X"}]}' '"failure":{"message":"X"}' '"notes":["X"]'; do
+		rm -rf "$IMGBUILD_CACHE"
+		publish "$plan" amd64 manifest.json="{\"version\":1,${member//X/$evil}}"
+		for option in --no-color --json; do
+			run_imgbuild show "$option" "$(basename "$entry")"
+			refute grep -qP '[\x00-\x08\x0b-\x1f]|\xc2[\x80-\x9f]' "$BATS_TEST_TMPDIR/stdout"
+			run_imgbuild ls "$option"
+			expect_status 0
+			refute grep -qP '[\x00-\x08\x0b-\x1f]|\xc2[\x80-\x9f]' "$BATS_TEST_TMPDIR/stdout"
+		done
+	done
 }
 
 @test "stdout that is full is an error; the verb's usage" {
