@@ -109,7 +109,7 @@ static const struct {
 	[OPT_AS] = { "as", 0, "auto|reflink|copy|qcow2", "what kind of copy to make (default: auto)",
 		BIT(VERB_CLONE) },
 	[OPT_MIRROR] = { "mirror", 0, "ORIGIN=URL|host",
-		"fetch what lies below ORIGIN from URL, or packages from the mirrors of this host's apt; may be repeated",
+		"fetch what lies below ORIGIN from URL, or packages from this host's mirrors; may be repeated",
 		BUILDING },
 	[OPT_BLOBS] = { "blobs", 0, "URL|DIR",
 		"seek files first by their digest, at URL/sha256/DIGEST or in a folder; may be repeated", BUILDING },

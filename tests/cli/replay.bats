@@ -6,7 +6,9 @@ load ../helper
 source "$TOP/tests/fixtures/archive.bash"
 
 setup() {
-	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache
+	export IMGBUILD_CACHE=$BATS_TEST_TMPDIR/cache IMGBUILD_RETRY_DELAY_MS=20
+	# What is not on loopback is asked of a proxy that nobody runs: the origins and snapshot.debian.org are really out of reach.
+	export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 no_proxy=127.0.0.1 NO_PROXY=127.0.0.1
 	p=$BATS_TEST_TMPDIR/p plan=$BATS_TEST_TMPDIR/p/plan.toml
 	www=$BATS_TEST_TMPDIR/www store=$BATS_TEST_TMPDIR/store log=$BATS_TEST_TMPDIR/nginx/access.log
 	mkdir -p "$p" "$www/images" "$www/kernels" "$store/sha256"
