@@ -63,8 +63,8 @@ static int look_again(const struct build_env *env, const struct prepared *p, str
 	struct err ignored = ERR_INIT;
 
 	if (vouch_find(env, p, &again, &ignored) < 0 || vouch_equal(&again, vouch) || again.trust != vouch->trust)
-		return err_wrap(e, "the image at %s is not the one that %s lists, and one of them may be tampered with or out of date",
-			shown ? shown : "its address", vouch->checksums.url);
+		return err_wrap(e, "the image at %s is not the one that %s lists: one of them may be tampered with, or out of date (a digest "
+			"in the plan would overrule the list)", shown ? shown : "its address", vouch->checksums.url);
 	progress_note(env->progress, "%s has changed meanwhile; the image is fetched again", vouch->checksums.url);
 	err_clear(e);
 	vouch_release(vouch);
