@@ -8,6 +8,7 @@ enum { KERNEL_PACKAGES_MAX = 16 };
 
 void boot_kernel_release(struct boot_kernel *k)
 {
+	free(k->archive.resolved_url);
 	module_plan_release(&k->boot_modules);
 	kernel_release(&k->kernel);
 	*k = (struct boot_kernel)BOOT_KERNEL_INIT;
@@ -46,6 +47,7 @@ static int open_file(const struct build_env *env, const struct prepared *p, cons
 	if (r < 0)
 		return r;
 	*ret_blob = (struct lock_blob){ .url = location->url,
+		.resolved_url = take_ptr(result.url),
 		.size_bytes = result.size_bytes,
 		.sha256 = result.sha256,
 		.sha512 = result.sha512,

@@ -13,7 +13,7 @@
 struct boot_kernel {
 	struct kernel kernel;
 	struct module_plan boot_modules; /* what init has to load, in order */
-	struct lock_blob archive;	 /* of the file that was fetched for it; url borrowed from the plan; else empty */
+	struct lock_blob archive;	 /* of the file that was fetched for it; url borrowed from the plan, resolved_url owned; else empty */
 };
 
 #define BOOT_KERNEL_INIT                                                                                     \

@@ -152,6 +152,17 @@ int fetch_advise(int r, struct err *e)
 		why.message);
 }
 
+/* Leave in the result's url only where the file's own address led, when that is elsewhere. */
+static void keep_redirect(const struct wanted_file *file, size_t n_places, struct fetch_result *result)
+{
+	_cleanup_free_ char *shown = url_redact(file->url);
+
+	if (n_places == 1 && shown && result->url && strcmp(result->url, shown) != 0)
+		return;
+	free(result->url);
+	result->url = NULL;
+}
+
 int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)
 {
 	struct candidate_rules rules = build_env_candidate_rules(env);
@@ -169,5 +180,8 @@ int fetch_one(const struct build_env *env, const struct wanted_file *file, struc
 	request.urls = (const char *const *)urls.items;
 	request.n_urls = urls.n;
 	options.missing = env->missing;
-	return fetch_advise(fetch_all(env->publisher, &request, 1, &options, ret, e), e);
+	r = fetch_advise(fetch_all(env->publisher, &request, 1, &options, ret, e), e);
+	if (r == 0)
+		keep_redirect(file, urls.n, ret);
+	return r;
 }

@@ -33,6 +33,7 @@ static struct lock_blob source_answer(const struct build_env *env, const struct 
 	const struct plan_location *location, const struct fetch_result *result)
 {
 	struct lock_blob answer = { .url = location->url,
+		.resolved_url = result->url,
 		.size_bytes = result->size_bytes,
 		.sha256 = result->sha256,
 		.sha512 = result->sha512,

@@ -514,6 +514,30 @@ server.serve_forever()' "$www" 3>&-; }
 	refute grep -q resolved "$lock"
 }
 
+@test "where redirects led is kept for kernels and files, too" {
+	cat >"$BATS_TEST_TMPDIR/snippet" <<-'END'
+		location /latest/ {
+			if (-f $document_root/gone) { return 404; }
+			rewrite ^/latest/(.*) /dated/$1 redirect;
+		}
+	END
+	mkdir "$www/dated"
+	cp "$(fixture builtin-kernel.sh)/bzImage" "$www/dated"
+	echo hello >"$www/dated/motd"
+	start_nginx "$BATS_TEST_TMPDIR/snippet"
+	printf '[base.amd64]\nurl = "%s/current/base.qcow2"\n[kernel.amd64]\nurl = "%s/latest/bzImage"\n[files."/etc/motd"]\nurl = "%s/latest/motd"\n' \
+		"$url" "$url" "$url" >"$plan"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	expect_locked "resolved = \"$url/dated/bzImage\"" "resolved = \"$url/dated/motd\""
+	# That is where they are when the address that moves has them no more.
+	touch "$www/gone"
+	rm -rf "$IMGBUILD_CACHE"
+	run_imgbuild vendor "$plan" -o "$BATS_TEST_TMPDIR/blobs"
+	expect_status 0
+	[ -s "$BATS_TEST_TMPDIR/blobs/sha256/$(sha256sum <"$www/dated/bzImage" | cut -d' ' -f1)" ]
+}
+
 @test "a digest in the plan: nothing is looked for; a wrong one is exit 3 with both" {
 	start_nginx
 	list 512
