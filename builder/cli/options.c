@@ -310,6 +310,10 @@ static int check_usage(const struct options *o, unsigned given, struct err *e)
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, o->check ?
 			"--update changes the lock and --check does not: give one of them" :
 			"usage: imgbuild lock PLAN --update [NAME...]");
+	if (o->update && o->args.n > 1 && !strpbrk(o->args.items[0], "./") && access(o->args.items[0], F_OK) < 0)
+		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
+			"`%s` is no file: the plan comes first, the names behind it: imgbuild lock PLAN --update %s", o->args.items[0],
+			o->args.items[0]);
 	if (o->verb == VERB_LOCK && !o->update && o->args.n > 1)
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
 			"`%s` behind the plan names an input to update: imgbuild lock %s --update %s", o->args.items[1],

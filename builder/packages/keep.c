@@ -10,10 +10,11 @@ enum { RESTORE_ROUNDS_MAX = 3 };
 enum keep_reason { KEEP_STAYS = 0, KEEP_NOWHERE, KEEP_NO_SOURCE, KEEP_UNSIGNED, KEEP_FORBIDDEN, KEEP_NEEDED, KEEP_CONFLICT, KEEP_TOGETHER };
 
 struct keep_entry {
-	const struct pkg_kept *item; /* NULL: asked for then, and served by the base */
+	const struct pkg_kept *item; /* NULL: it is about what the base has */
 	uint32_t name;
 	uint32_t version;   /* UNIVERSE_NONE: it cannot be kept */
 	uint32_t otherwise; /* the candidate without keeping; UNIVERSE_NONE: there is none */
+	bool removed;	    /* it went out of the base then: no newer version of it comes in its place */
 	bool fixed;	    /* the request says the version */
 	bool moved;
 	enum keep_reason reason;
@@ -32,10 +33,16 @@ void pkg_keeping_release(struct pkg_keeping *k)
 	*k = (struct pkg_keeping){ 0 };
 }
 
+/* Behind "http://" or "https://": an archive is the same one by either. */
+static const char *without_scheme(const char *uri)
+{
+	return strncmp(uri, "http", 4) == 0 ? uri + strcspn(uri, ":") : uri;
+}
+
 const struct pkg_archive *pkg_kept_archive(const struct pkg_kept *item, const struct pkg_metadata *metadata)
 {
 	for (size_t i = 0; i < metadata->n_archives && item->archive && item->suite; i++)
-		if (strcmp(metadata->archives[i].archive, item->archive) == 0 &&
+		if (strcmp(without_scheme(metadata->archives[i].archive), without_scheme(item->archive)) == 0 &&
 			strcmp(metadata->archives[i].source.suite, item->suite) == 0)
 			return &metadata->archives[i];
 	return NULL;
@@ -141,24 +148,6 @@ static bool is_item(const struct pkg_keep *keep, const char *name, size_t len)
 	return false;
 }
 
-/* What was asked for and gave no package was in the base: it stays at the base's version. */
-static void add_base(struct pkg_keeping *k)
-{
-	const struct strv *asked = k->keep->asked;
-
-	for (size_t i = 0; asked && i < asked->n; i++) {
-		size_t len = strcspn(asked->items[i], ":=");
-		uint32_t name = pkg_universe_find(k->u, asked->items[i], len), installed;
-
-		if (strchr(asked->items[i], '=') || name == UNIVERSE_NONE || is_item(k->keep, asked->items[i], len))
-			continue;
-		installed = k->u->names[name].installed;
-		if (installed == UNIVERSE_NONE || k->u->versions[installed].hold)
-			continue;
-		k->entries[k->n++] = (struct keep_entry){ .name = name, .version = installed, .otherwise = UNIVERSE_NONE };
-	}
-}
-
 static bool has_entry(const struct pkg_keeping *k, uint32_t name)
 {
 	for (size_t i = 0; i < k->n; i++)
@@ -167,11 +156,41 @@ static bool has_entry(const struct pkg_keeping *k, uint32_t name)
 	return false;
 }
 
+/* Keep a name as the base has it. */
+static void add_base(struct pkg_keeping *k, const char *text, size_t len, bool removed)
+{
+	uint32_t name = pkg_universe_find(k->u, text, len), installed;
+
+	if (name == UNIVERSE_NONE || has_entry(k, name))
+		return;
+	installed = k->u->names[name].installed;
+	if (installed != UNIVERSE_NONE && !k->u->versions[installed].hold)
+		k->entries[k->n++] = (struct keep_entry){ .name = name, .version = installed, .otherwise = UNIVERSE_NONE,
+			.removed = removed };
+}
+
+/* What was asked for and gave no package was in the base: it stays at the base's version. What went out of the base does not
+ * come back in a newer one. */
+static void add_all_of_base(struct pkg_keeping *k)
+{
+	const struct strv *asked = k->keep->asked, *removals = k->keep->removals;
+
+	for (size_t i = 0; removals && i < removals->n; i++)
+		add_base(k, removals->items[i], strlen(removals->items[i]), true);
+	for (size_t i = 0; asked && i < asked->n; i++) {
+		size_t len = strcspn(asked->items[i], ":=");
+
+		if (!strchr(asked->items[i], '=') && !is_item(k->keep, asked->items[i], len))
+			add_base(k, asked->items[i], len, false);
+	}
+}
+
 int pkg_keeping_load(struct pkg_keeping *k, const struct pkg_keep *keep, const struct pkg_metadata *metadata,
 	struct pkg_universe *u, int32_t first_list, struct progress *progress, struct err *e)
 {
 	_cleanup_free_ struct keep_entry **superseded = NULL;
-	size_t n_max = keep ? keep->n_items + (keep->asked ? keep->asked->n : 0) : 0, n = 0;
+	size_t n_max = keep ? keep->n_items + (keep->asked ? keep->asked->n : 0) + (keep->removals ? keep->removals->n : 0) : 0;
+	size_t n = 0;
 
 	*k = (struct pkg_keeping){ .keep = keep, .u = u, .progress = progress, .first_list = first_list };
 	if (!keep)
@@ -197,7 +216,7 @@ int pkg_keeping_load(struct pkg_keeping *k, const struct pkg_keep *keep, const s
 		if (locate(k, metadata, entry))
 			superseded[n++] = entry;
 	}
-	add_base(k);
+	add_all_of_base(k);
 	return open_superseded(k, superseded, n, e);
 }
 
@@ -254,6 +273,8 @@ static int begin(struct pkg_keeping *k, struct pkg_marks *m, struct err *e)
 			pkg_universe_set_candidate(k->u, entry->moved ? entry->otherwise : entry->version, e) < 0)
 			return e->code;
 		pkg_marks_keep(m, entry->name, entry->otherwise);
+		if (entry->removed && !entry->moved)
+			m->marks[entry->name].kept = false;
 	}
 	for (size_t i = 0; k->keep && k->keep->removals && i < k->keep->removals->n; i++) {
 		uint32_t name = pkg_universe_find(k->u, k->keep->removals->items[i], strlen(k->keep->removals->items[i]));

@@ -606,17 +606,19 @@ static int note_unserved(struct pkg_marks *m, uint32_t owner, const struct pkg_r
 	return 0;
 }
 
-/* Say whether an alternative is tried in the first round: what is there already, in whatever version. */
-static bool is_there_already(const struct pkg_marks *m, uint32_t name)
+/* How near a name is to being there: 2 an earlier answer had it, 1 it is installed in whatever version, 0 it would be new. */
+static int nearness(const struct pkg_marks *m, uint32_t name)
 {
-	return m->u->names[name].installed != UNIVERSE_NONE || (name < m->n && m->marks[name].kept);
+	if (name < m->n && m->marks[name].kept)
+		return 2;
+	return m->u->names[name].installed != UNIVERSE_NONE;
 }
 
 /* The candidates that could serve a dependency, best first: what is there in whatever version, then in the order written. */
 static int find_answers(const struct pkg_marks *m, const struct pkg_relations *relations, const struct pkg_dep *d,
 	struct answers *ret, struct err *e)
 {
-	for (int there = 1; there >= 0; there--) {
+	for (int near = 2; near >= 0; near--) {
 		for (uint32_t i = 0; i < d->n; i++) {
 			const struct pkg_alternative *a = &relations->alternatives[d->first + i];
 			_cleanup_(answers_release) struct answers answers = { 0 };
@@ -625,7 +627,7 @@ static int find_answers(const struct pkg_marks *m, const struct pkg_relations *r
 				return -ENOMEM;
 			answers_sort(m, a->name, &answers);
 			for (size_t k = 0; k < answers.n; k++)
-				if (is_there_already(m, m->u->versions[answers.versions[k]].name) == (there == 1) &&
+				if (nearness(m, m->u->versions[answers.versions[k]].name) == near &&
 					answers_add(ret, answers.versions[k], e) < 0)
 					return -ENOMEM;
 		}

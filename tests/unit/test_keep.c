@@ -441,6 +441,9 @@ static void what_came_from_a_source_that_is_none_any_more_moves(void **state)
 	expect_kept(w, "a b", "+a=2 +b=1");
 	assert_int_equal(w->n_opened, 0);
 	expect_note(w, "where it came from is no source any more");
+	/* The same archive by the other protocol. */
+	w->kept[0].archive = "https://repo.test/debian";
+	expect_kept(w, "a b", "+a=1 +b=1");
 }
 
 static void a_deb_that_is_another_is_not_believed(void **state)
@@ -514,6 +517,32 @@ static void a_choice_that_was_made_stays(void **state)
 	earlier(w, "a=1 p1=1 v=1 y=1", "a v");
 	expect_new(w, "a v", "+a=2 +p2=1 +v=1 +x=1");
 	expect_kept(w, "a v", "+a=1 +p1=1 +v=1 +y=1");
+}
+
+static void what_is_locked_goes_before_an_update_of_the_base(void **state)
+{
+	struct world *w = *state;
+
+	base_has(w, "i=1\n");
+	publish(w, "i=2; Provides: virt\nk=1; Provides: virt\na=1; Depends: virt\nb=1; Depends: i (>= 2) | k\n");
+	earlier(w, "a=1 b=1 k=1", "a b");
+	expect_new(w, "a b", "+a=1 +b=1 +i=2");
+	expect_kept(w, "a b", "+a=1 +b=1 +k=1");
+}
+
+static void what_went_out_stays_out(void **state)
+{
+	struct world *w = *state;
+
+	/* When this was locked there was no i that goes with v. */
+	base_has(w, "i=1\n");
+	publish(w, "v=1; Conflicts: i (<< 2)\ni=2\nnew=1; Depends: i (>= 2)\nor=1; Depends: i | j\nj=1\n");
+	earlier(w, "v=1", "v");
+	assert_int_equal(strv_add(&w->removed, "i"), 0);
+	expect_new(w, "v", "+i=2 +v=1");
+	expect_kept(w, "v", "+v=1 -i");
+	expect_kept(w, "v or", "+j=1 +or=1 +v=1 -i");
+	expect_kept(w, "v new", "+i=2 +new=1 +v=1");
 }
 
 static void the_search_keeps_too(void **state)
@@ -684,6 +713,8 @@ int main(void)
 		in_a_world(what_is_no_longer_reached_is_dropped),
 		in_a_world(a_version_that_the_plan_says_wins),
 		in_a_world(a_choice_that_was_made_stays),
+		in_a_world(what_is_locked_goes_before_an_update_of_the_base),
+		in_a_world(what_went_out_stays_out),
 		in_a_world(the_search_keeps_too),
 		in_a_world(the_search_says_what_stays_though_the_pass_was_in_doubt),
 		in_a_world(what_went_out_before_may_go_again),

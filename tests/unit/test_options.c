@@ -77,6 +77,7 @@ static void test_refusals_help(void **state)
 	refuse("build plan.toml --mirror nonsense", "ORIGIN=URL");
 	refuse("lock plan.toml podman", "imgbuild lock plan.toml --update podman");
 	refuse("lock --update", "lock PLAN --update");
+	refuse("lock --update podman plan.toml", "the plan comes first");
 	refuse("lock plan.toml --update --check", "--check does not");
 	refuse("lock plan.toml --update --locked", "no meaning for `imgbuild lock`");
 	refuse("build plan.toml --update", "no meaning for `imgbuild build`");
