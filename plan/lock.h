@@ -129,7 +129,7 @@ int lock_load(int dirfd, const char *path, struct lock *ret, struct err *e) _mus
 int lock_load_bytes(const char *path, const char *text, size_t len, struct lock *ret, struct err *e) _must_check_;
 
 /* Write the sections of one architecture into the lock file, atomically, keeping what the file says about others at that
- * moment. Equal contents give equal bytes, and a file that would not change is not touched. */
+ * moment; another process may write those of another at the same time. Equal contents give equal bytes, and a file that would not change is not touched. */
 int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e) _must_check_;
 
 /* Append the text of the whole lock, as lock_write() writes it. */

@@ -4,9 +4,11 @@
 #include "plan/syntax.h"
 #include "plan/toml.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 
 #define LOCK_VERSION 2
@@ -276,14 +278,29 @@ int lock_format(const struct lock *l, struct buf *into, struct err *e)
 	return lock_format_archs(archs, into, e);
 }
 
+/* Keep other writers of a lock out of the folder of `path` until the descriptor is closed: two architectures may be locked at a time, and
+ * each must see what the other wrote. Returns a descriptor, or -1 where that cannot be had: it is a courtesy. */
+static int enter_folder(int dirfd, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	_cleanup_free_ char *folder = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	int fd = folder ? openat(dirfd, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		(void)flock(fd, LOCK_EX);
+	return fd;
+}
+
 int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
 {
+	_cleanup_close_ int entered = enter_folder(dirfd, path);
 	_cleanup_lock_ struct lock now = { 0 };
 	_cleanup_buf_ struct buf text = BUF_INIT(TOML_MAX_BYTES), old = BUF_INIT(TOML_MAX_BYTES);
 	const struct lock_arch *archs[ARCH_COUNT];
 	struct err ignored = ERR_INIT;
 	int r = lock_load(dirfd, path, &now, e);
 
+	(void)entered;
 	if (r < 0)
 		return err_wrap(e, "renewing the lock");
 	for (unsigned a = 0; a < ARCH_COUNT; a++)

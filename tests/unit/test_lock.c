@@ -2,6 +2,8 @@
 #include "plan_fixture.h"
 #include "plan/toml.h"
 
+#include <sys/wait.h>
+
 #define HEX "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 static const char plan_text[] =
@@ -168,6 +170,46 @@ static void writing_keeps_other_architectures(void **state)
 	assert_int_equal(fstatat(f->fd, "p.lock", &after, 0), 0);
 	assert_true(before.st_ino == after.st_ino);
 	assert_int_equal(unlinkat(f->fd, "p.lock", 0), 0);
+}
+
+/* Lock one architecture many times; each time it must be what was written. Returns the exit status. */
+static int write_often(const struct fixture *f, enum arch arch)
+{
+	static const char *const flavours[] = { "one", "two" };
+	_cleanup_answered_ struct answered a = { 0 };
+	struct err e = ERR_INIT;
+
+	fixture_load(f, plan_text, arch, &a);
+	for (unsigned i = 0; i < 150; i++) {
+		_cleanup_lock_ struct lock l = { 0 };
+
+		fixture_answer(&a, arch, flavours[i % 2]);
+		if (lock_write(f->fd, "both.lock", &a.lock, arch, &e) < 0 || lock_load(f->fd, "both.lock", &l, &e) < 0)
+			return 1;
+		if (!digest_equal(&l.arch[arch].base.sha256, &a.lock.arch[arch].base.sha256))
+			return 2;
+	}
+	return 0;
+}
+
+static void two_architectures_are_locked_at_a_time(void **state)
+{
+	const struct fixture *f = *state;
+	pid_t children[ARCH_COUNT];
+
+	for (unsigned i = 0; i < ARCH_COUNT; i++) {
+		children[i] = fork();
+		assert_true(children[i] >= 0);
+		if (children[i] == 0)
+			_exit(write_often(f, (enum arch)i));
+	}
+	for (unsigned i = 0; i < ARCH_COUNT; i++) {
+		int status;
+
+		assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+		assert_int_equal(status, 0);
+	}
+	assert_int_equal(unlinkat(f->fd, "both.lock", 0), 0);
 }
 
 static void a_lock_that_cannot_be_read_is_not_overwritten(void **state)
@@ -497,6 +539,7 @@ int main(void)
 		cmocka_unit_test(packages_stand_one_a_line),
 		cmocka_unit_test(what_is_local_stays_out),
 		cmocka_unit_test(writing_keeps_other_architectures),
+		cmocka_unit_test(two_architectures_are_locked_at_a_time),
 		cmocka_unit_test(a_lock_that_cannot_be_read_is_not_overwritten),
 		cmocka_unit_test(an_older_answer_is_missing_again),
 		cmocka_unit_test(what_the_plan_pins_needs_no_lock),
