@@ -6,6 +6,7 @@
 struct host {
 	char *name;
 	bool answered;
+	unsigned silent_files; /* since it answered last */
 	unsigned told; /* how many attempts without an answer were told */
 	struct err why; /* code 0: nothing is known against it */
 };
@@ -36,6 +37,7 @@ void hosts_answered(struct hosts *h, const char *name)
 	if (!host)
 		return;
 	host->answered = true;
+	host->silent_files = 0;
 	err_clear(&host->why);
 }
 
@@ -55,7 +57,10 @@ void hosts_stayed_silent(struct hosts *h, const char *name, const struct err *wh
 {
 	struct host *host = find(h, name);
 
-	if (host && !host->answered)
+	if (!host)
+		return;
+	host->silent_files++;
+	if (!host->answered || host->silent_files >= HOSTS_SILENT_FILES_MAX)
 		host->why = *why;
 }
 

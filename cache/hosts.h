@@ -1,5 +1,6 @@
 /* Which servers answer, within one call of cache/fetch: where one stayed silent through all attempts for one file, the other files do
- * not wait for it again, which with hundreds of them would take hours. A server that has answered once is never given up.
+ * not wait for it again, which with hundreds of them would take hours. A server that has answered before is given up when
+ * HOSTS_SILENT_FILES_MAX files in a row got nothing out of it.
  *
  * A zeroed struct hosts is empty and valid. One thread. Internal to cache/fetch. */
 #ifndef IMGBUILD_CACHE_HOSTS_H
@@ -9,6 +10,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+
+#define HOSTS_SILENT_FILES_MAX 3
 
 struct host; /* opaque */
 

@@ -126,11 +126,19 @@ static void silent_servers(void **state)
 	hosts_stayed_silent(&h, "a", &why);
 	assert_string_equal(hosts_given_up(&h, "a")->message, "nobody listens");
 	assert_null(hosts_given_up(&h, "b"));
-	/* An answer makes up for it, for good. */
+	/* An answer makes up for it; after that it takes some files in a row. */
 	hosts_answered(&h, "a");
+	for (unsigned i = 1; i < HOSTS_SILENT_FILES_MAX; i++) {
+		assert_null(hosts_given_up(&h, "a"));
+		hosts_stayed_silent(&h, "a", &why);
+	}
 	assert_null(hosts_given_up(&h, "a"));
-	hosts_stayed_silent(&h, "a", &why);
-	assert_null(hosts_given_up(&h, "a"));
+	hosts_answered(&h, "a");
+	for (unsigned i = 0; i < HOSTS_SILENT_FILES_MAX; i++) {
+		assert_null(hosts_given_up(&h, "a"));
+		hosts_stayed_silent(&h, "a", &why);
+	}
+	assert_non_null(hosts_given_up(&h, "a"));
 	assert_true(hosts_tell_silence(&h, "a", 1));
 	hosts_release(&h);
 	assert_null(hosts_given_up(&h, "a"));
