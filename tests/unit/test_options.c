@@ -56,6 +56,7 @@ static void test_verbs(void **state)
 	accept("clone abc out", VERB_CLONE, 2);
 	accept("lock plan.toml --update", VERB_LOCK, 1);
 	accept("lock --update plan.toml podman kernel", VERB_LOCK, 3);
+	accept("vendor plan.toml -o dir --locked --offline --blobs a --blobs=b --mirror host --arch arm64", VERB_VENDOR, 1);
 	accept("ls", VERB_LS, 0);
 	accept("build -- --odd-name.toml", VERB_BUILD, 1);
 	accept("--help", VERB_HELP, 0);
@@ -71,6 +72,8 @@ static void test_refusals_help(void **state)
 	refuse("build plan.toml --arch=mips", "amd64 or arm64");
 	refuse("build plan.toml --accel=xen", "auto, kvm, tcg");
 	refuse("build", "usage: imgbuild build PLAN");
+	refuse("key plan.toml --blobs x", "no meaning for `imgbuild key`");
+	refuse("vendor plan.toml --accel tcg", "no meaning for `imgbuild vendor`");
 	refuse("ls --offline", "no meaning for `imgbuild ls`");
 	refuse("build plan.toml --arch", "needs an argument");
 	refuse("build plan.toml --offline=yes", "takes no argument");
