@@ -54,6 +54,16 @@ static int memory_file(const char *name, const void *bytes, size_t len, int *ret
 	return 0;
 }
 
+static const char *date_text(int64_t t, char text[static 32])
+{
+	struct tm tm;
+	time_t time = (time_t)t;
+
+	if (!gmtime_r(&time, &tm) || strftime(text, 32, "%Y-%m-%d %H:%M UTC", &tm) == 0)
+		(void)snprintf(text, 32, "?");
+	return text;
+}
+
 /* What is known of one signature while the status lines about it go by. */
 struct signature {
 	bool good;
@@ -62,7 +72,8 @@ struct signature {
 
 struct judgement {
 	struct signature current;
-	bool bad, expired_key, revoked_key, expired, not_listed, weak;
+	bool bad, expired_key, revoked_key, expired, not_listed, weak, unusable_key;
+	int64_t unusable_at; /* when that signature was made */
 	char missing_key[48]; /* of the last ERRSIG or NO_PUBKEY */
 };
 
@@ -106,6 +117,18 @@ static int take_validsig(struct judgement *j, const struct strv *words, const st
 	return strv_contains(signers, primary) ? 0 : strv_add(signers, primary);
 }
 
+/* ERRSIG keyid pubkey-algorithm hash-algorithm class time rc. With a key that is not there rc is 9; with one that was made in the
+ * future, as gpgv sees it, 6. */
+static void take_errsig(struct judgement *j, const struct strv *words)
+{
+	enum { RC_BAD_PUBLIC_KEY = 6 };
+
+	if (words->n < 7 || strtol(words->items[6], NULL, 10) != RC_BAD_PUBLIC_KEY)
+		return;
+	j->unusable_key = true;
+	j->unusable_at = (int64_t)strtoul(words->items[5], NULL, 10);
+}
+
 static int take_status_line(struct judgement *j, struct deb822_value line, const struct strv *wanted,
 	struct strv *signers)
 {
@@ -136,7 +159,9 @@ static int take_status_line(struct judgement *j, struct deb822_value line, const
 		j->revoked_key = true, j->current.good = false;
 	else if (strcmp(word, "EXPSIG") == 0)
 		j->expired = true, j->current.good = false;
-	else if ((strcmp(word, "NO_PUBKEY") == 0 || strcmp(word, "ERRSIG") == 0) && words.n > 1)
+	if (strcmp(word, "ERRSIG") == 0)
+		take_errsig(j, &words);
+	if ((strcmp(word, "NO_PUBKEY") == 0 || strcmp(word, "ERRSIG") == 0) && words.n > 1)
 		(void)err_sanitize(j->missing_key, sizeof(j->missing_key), words.items[1], strlen(words.items[1]));
 	return 0;
 }
@@ -155,9 +180,17 @@ int apt_release_judge_status(const char *status, size_t len, const struct strv *
 		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED,
 			"the signature of %s is bad: the file was changed after it was signed, on the mirror or on the way; use another mirror "
 			"(--mirror)", label);
+	if (signers.n == 0 && j.unusable_key) {
+		char made[32];
+
+		return err_set_kind(e, ERR_KIND_INPUT, -EKEYREJECTED,
+			"no good signature on %s: its key %s cannot be used: it is damaged, or younger than the clock of this machine says it "
+			"is now; when the signature's date (%s) is ahead of that clock, set the clock", label, j.missing_key,
+			date_text(j.unusable_at, made));
+	}
 	if (signers.n == 0) {
 		const char *why = j.not_listed ? "its key is not one of those that Signed-By allows" :
-			j.expired_key	       ? "its key has expired (a newer base image, or the source's Signed-By, brings one that has not)" :
+			j.expired_key	       ? "its key has expired by the clock of this machine (a newer base image, or the source's Signed-By, brings one that has not)" :
 			j.revoked_key	       ? "its key was revoked" :
 			j.expired	       ? "the signature has expired" :
 			j.weak		       ? "it uses MD5, SHA-1 or RIPEMD-160" :
@@ -453,16 +486,6 @@ int apt_release_find(const struct apt_release *r, const char *path, struct diges
 		if (line_is_of(line, path, ret, ret_size_bytes))
 			return 0;
 	return -ENOENT;
-}
-
-static const char *date_text(int64_t t, char text[static 32])
-{
-	struct tm tm;
-	time_t time = (time_t)t;
-
-	if (!gmtime_r(&time, &tm) || strftime(text, 32, "%Y-%m-%d %H:%M UTC", &tm) == 0)
-		(void)snprintf(text, 32, "?");
-	return text;
 }
 
 /* "20 days": the largest unit that fits, rounded down. */

@@ -372,6 +372,26 @@ expect_named_mid_sync() {
 	refused "is of suite \`trixie\`, codename \`trixie\`, and not of \`bookworm\`"
 }
 
+@test "with sqv alone the detached signature is judged; with neither nothing is believed" {
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	ln -s "$(command -v sqv)" "$BATS_TEST_TMPDIR/bin/sqv"
+	export PATH_FOR_IMGBUILD=$BATS_TEST_TMPDIR/bin
+	ready hello
+	cp "$archive_root/dists/bookworm/Release" "$BATS_TEST_TMPDIR/good"
+	sed -i 's/^Components: main/Components: mine/' "$archive_root/dists/bookworm/Release"
+	lock
+	refused 'no good signature on the release file'
+	cp "$BATS_TEST_TMPDIR/good" "$archive_root/dists/bookworm/Release"
+	lock
+	expect_status 0
+	grep -q "release = \"$(digest_of "$archive_dir/Release")\"" "$lock"
+	rm "$lock" "$BATS_TEST_TMPDIR/bin/sqv"
+	lock
+	expect_status 4
+	expect_stderr 'gpgv is not installed here.*package `gpgv`'
+	[ ! -e "$lock" ]
+}
+
 # ---- bytes -------------------------------------------------------------------------------------------------------------
 
 @test "a changed package list: both digests, and where it came from" {

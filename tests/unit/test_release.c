@@ -193,6 +193,21 @@ static void reads_release_files(void **state)
 	assert_int_equal(apt_release_parse(&r, "x", &e), -EBADMSG);
 }
 
+/* The clock of a machine that lost its battery. */
+static void says_that_the_clock_may_be_behind(void **state)
+{
+	struct apt_fixture *f = *state;
+	struct err e = ERR_INIT;
+
+	fixture_command(f, NULL, "sh", "-ec",
+		"gpg --batch --quiet --faked-system-time 20600101T000000 --passphrase '' --quick-gen-key later ed25519 sign never;"
+		"gpg --batch --export later >later.gpg;"
+		"gpg --batch --quiet --faked-system-time 20600102T000000 -u later --clearsign -o InRelease.later Release");
+	expect_rejected(f, "InRelease.later", NULL, "later.gpg", NULL, "younger than the clock of this machine");
+	expect_rejected(f, "InRelease.later", NULL, "later.gpg", NULL, "(2060-01-02 00:00 UTC)");
+	assert_int_equal(judge("[GNUPG:] ERRSIG A 1 8 01 99999999999999999999 6\n", &e), -EKEYREJECTED);
+}
+
 static void holds_dates_against_the_clock_and_against_the_past(void **state)
 {
 	struct apt_release r = { .date = 1747475342, .valid_until = 1748080142 };
@@ -362,6 +377,7 @@ int main(void)
 		cmocka_unit_test(makes_do_with_sqv),
 		cmocka_unit_test(judges_only_by_status_lines),
 		cmocka_unit_test(reads_release_files),
+		cmocka_unit_test(says_that_the_clock_may_be_behind),
 		cmocka_unit_test(holds_dates_against_the_clock_and_against_the_past),
 		cmocka_unit_test(takes_what_nobody_signed_when_told_to),
 		cmocka_unit_test(reads_dates),
