@@ -44,6 +44,7 @@ list() { # 256|512 [OPTION]: as publishers make them
 start_nginx() {
 	url=$("$TOP/tests/fixtures/nginx.sh" start "$BATS_TEST_TMPDIR/nginx" "$www" "$@" 3>&-)
 }
+start_none() { url=http://127.0.0.1:9; }
 plan_with() { # [LINE…]: of [base.amd64]
 	{
 		printf '[base.amd64]\nurl = "%s/current/base.qcow2"\n' "$url"
@@ -163,7 +164,7 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 }
 
 @test "a server that is not there is said once" {
-	url=http://127.0.0.1:9
+	start_none
 	plan_with
 	run_imgbuild lock "$plan"
 	expect_refused
