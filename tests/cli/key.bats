@@ -147,6 +147,11 @@ same_key() { # PLAN [COMMAND…]
 	ln -s link "$BATS_TEST_TMPDIR/link to a link"
 	same_key "$BATS_TEST_TMPDIR/link to a link/plan.toml"
 	same_key /proc/self/cwd/plan.toml env -C "$checkout"
+	# A link to the plan: its folder is that of the name which was given (docs/decisions/plan-paths.md), and so is the lock's.
+	cp -a "$checkout" "$BATS_TEST_TMPDIR/aliased"
+	mv "$BATS_TEST_TMPDIR/aliased/plan.toml" "$BATS_TEST_TMPDIR/elsewhere.toml"
+	ln -s ../elsewhere.toml "$BATS_TEST_TMPDIR/aliased/plan.toml"
+	same_key "$BATS_TEST_TMPDIR/aliased/plan.toml"
 	# With a closed standard input, and from a folder that is gone.
 	same_key "$checkout/plan.toml" bash -c 'exec "$@" <&-' -
 	mkdir "$BATS_TEST_TMPDIR/gone"
