@@ -180,7 +180,7 @@ static int write_often(const struct fixture *f, enum arch arch)
 	struct err e = ERR_INIT;
 
 	fixture_load(f, plan_text, arch, &a);
-	for (unsigned i = 0; i < 150; i++) {
+	for (unsigned i = 0; i < 60; i++) {
 		_cleanup_lock_ struct lock l = { 0 };
 
 		fixture_answer(&a, arch, flavours[i % 2]);

@@ -208,6 +208,34 @@ static void an_archive_that_is_left_is_forgotten(void **state)
 	assert_null(strstr(buf_str(&text), "pool/old"));
 }
 
+/* The kernel's list has an order of its own, the kernel first, and keeps its lines all the same. */
+static void a_kernels_packages_keep_their_lines(void **state)
+{
+	static const char text[] = "[base.amd64]\nurl = \"a.img\"\n[kernel.amd64]\npackage = \"linux-image-a\"\n";
+	_cleanup_answered_ struct answered a = { 0 };
+	struct lock_package items[] = {
+		{ .name = LITERAL("linux-image-a"), .version = LITERAL("1"), .arch = LITERAL("amd64"), .uri = LITERAL("https://example.org/d") },
+		{ .name = LITERAL("a-modules"), .version = LITERAL("1"), .arch = LITERAL("amd64"), .uri = LITERAL("https://example.org/d") },
+	};
+	struct lock_kernel kernel = { .kind = PLAN_KERNEL_PACKAGE, .sha256 = digest_of_text("k", 1), .packages = items, .n_packages = 2 };
+	const struct lock_package *now;
+	struct err e = ERR_INIT;
+
+	fixture_load(*state, text, ARCH_AMD64, &a);
+	for (size_t day = 0; day < 3; day++) {
+		for (size_t i = 0; i < ARRAY_SIZE(items); i++) {
+			items[i].sha256 = digest_of_text(i == 1 && day == 2 ? "other" : "same", 4);
+			items[i].release = digest_of_text("012", day + 1);
+		}
+		assert_int_equal(lock_set_kernel(&a.lock, a.plan, ARCH_AMD64, &a.locals, &kernel, &e), 0);
+	}
+	now = a.lock.arch[ARCH_AMD64].kernel.packages;
+	assert_string_equal(now[0].name, "linux-image-a");
+	items[0].release = digest_of_text("012", 1);
+	assert_true(digest_equal(&now[0].release, &items[0].release));
+	assert_true(digest_equal(&now[1].release, &items[1].release));
+}
+
 /* The same version with other bytes is another package. */
 static void other_bytes_bring_their_own_line(void **state)
 {
@@ -233,6 +261,7 @@ int main(void)
 		cmocka_unit_test(an_update_of_three_packages_changes_three_lines),
 		cmocka_unit_test(an_archive_that_is_left_is_forgotten),
 		cmocka_unit_test(other_bytes_bring_their_own_line),
+		cmocka_unit_test(a_kernels_packages_keep_their_lines),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_make, fixture_remove);
