@@ -354,7 +354,7 @@ static bool is_on_one_side(const struct key_change *c)
 
 static int print_change(FILE *out, struct answer *a, const struct key_change *c, struct err *e)
 {
-	_cleanup_buf_ struct buf line = BUF_INIT(1 << 16);
+	_cleanup_buf_ struct buf line = BUF_INIT(1 << 16), was = BUF_INIT(1 << 14), is = BUF_INIT(1 << 14);
 	_cleanup_json_ json_t *lines = json_array();
 	const json_t *version = json_object_get(c->new_value ? c->new_value : c->old_value, "version");
 	bool cut = false;
@@ -390,10 +390,16 @@ static int print_change(FILE *out, struct answer *a, const struct key_change *c,
 		}
 		(void)!buf_append_str(&line, c->new_value ? " (new)" : " (gone)");
 	} else {
-		(void)!buf_append_str(&line, line.len > 0 ? " " : "");
-		value_append(&line, c->input, c->field, c->old_value);
-		(void)!buf_append_str(&line, " -> ");
-		value_append(&line, c->input, c->field, c->new_value);
+		value_append(&was, c->input, c->field, c->old_value);
+		value_append(&is, c->input, c->field, c->new_value);
+		/* What is not there reads like null, unless the other side is null. */
+		if (strcmp(buf_str(&was), buf_str(&is)) == 0 && !c->old_value != !c->new_value) {
+			struct buf *absent = c->old_value ? &is : &was;
+
+			buf_reset(absent);
+			(void)!buf_append_str(absent, "not there");
+		}
+		(void)!buf_appendf(&line, "%s%s -> %s", line.len > 0 ? " " : "", buf_str(&was), buf_str(&is));
 	}
 	append_remark(&line, a, c);
 	(void)fprintf(out, "%-8s %s\n", key_input_name(c->input), buf_str(&line));
