@@ -397,15 +397,12 @@ kernel_again() {
 	expect_status 0
 	expect_equal "$stdout" ""
 	refute expect_same_lock
-	for name in kernel linux-image-cloud-amd64; do
-		cp "$BATS_TEST_TMPDIR/before.lock" "$lock_file"
-		lock --update "$name"
-		expect_status 0
-		expect_equal "$stdout" "amd64 kernel linux-image-6.1.0-1-cloud-amd64 6.1.1-1 -> linux-image-6.1.0-2-cloud-amd64 6.1.2-1"
-	done
-	# Nor does it move with other names, or with packages that are.
-	cp "$BATS_TEST_TMPDIR/before.lock" "$lock_file"
+	# Nor with the name of something else.
 	lock --update hello
 	expect_status 0
 	expect_equal "$stdout" ""
+	# Its own name, or "kernel".
+	lock --update linux-image-cloud-amd64
+	expect_status 0
+	expect_equal "$stdout" "amd64 kernel linux-image-6.1.0-1-cloud-amd64 6.1.1-1 -> linux-image-6.1.0-2-cloud-amd64 6.1.2-1"
 }
