@@ -29,6 +29,7 @@ void pkg_archive_release(struct pkg_archive *a)
 	apt_keyring_release(&a->keyring);
 	strv_release(&a->fingerprints);
 	free(a->archive);
+	free(a->named);
 	free(a->site);
 	strv_release(&a->places);
 	apt_release_release(&a->release);
@@ -98,7 +99,8 @@ static int set_places(struct pkg_archive *a, const struct pkg_request *request, 
 		}
 		if (i == 0) {
 			a->archive = url_redact(uri);
-			if (!a->archive || set_site(a) < 0)
+			a->named = strdup(named->items[0]);
+			if (!a->archive || !a->named || set_site(a) < 0)
 				return out_of_memory(e);
 		}
 		if (add_places(a, request, uri, then ? NULL : host_mirrors, e) < 0)
@@ -153,11 +155,15 @@ static bool same_uri(const char *a, const char *b)
 	return x && y && len == without_slashes(y) && strncmp(x, y, len) == 0;
 }
 
-/* Whether the plan trusts it, by the URI that the source has or stands for. */
-static bool plan_trusts(const struct pkg_request *request, const char *uri, const struct strv *named)
+bool pkg_archive_is_named(const struct pkg_archive *a, const char *uri)
+{
+	return same_uri(uri, a->source.uri) || same_uri(uri, a->named);
+}
+
+static bool plan_trusts(const struct pkg_request *request, const struct pkg_archive *a)
 {
 	for (size_t i = 0; request->trusted && i < request->trusted->n; i++)
-		if (same_uri(request->trusted->items[i], uri) || (named->n > 0 && same_uri(request->trusted->items[i], named->items[0])))
+		if (pkg_archive_is_named(a, request->trusted->items[i]))
 			return true;
 	return false;
 }
@@ -188,10 +194,12 @@ int pkg_archive_init_repository(struct pkg_archive *a, const struct pkg_request 
 	if ((a->source.components.n == 0) != (repository->suite[0] && repository->suite[strlen(repository->suite) - 1] == '/'))
 		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
 			"%s: a repository has components, or a suite that ends in a slash", a->source.where);
-	a->trusted = plan_trusts(request, a->source.uri, &named);
 	r = set_places(a, request, &named, host_mirrors, e);
-	if (r < 0 || a->trusted)
+	if (r < 0)
 		return r;
+	a->trusted = plan_trusts(request, a);
+	if (a->trusted)
+		return 0;
 	if (!repository->key)
 		return err_set_kind(e, ERR_KIND_USAGE, -EKEYREJECTED,
 			"%s: the repository `%s` has no key; give one, or, if its packages are to be taken although nobody vouches "
@@ -213,7 +221,7 @@ int pkg_archive_init_source(struct pkg_archive *a, const struct pkg_request *req
 		r = set_places(a, request, &named, host_mirrors, e);
 	if (r < 0)
 		return r;
-	a->trusted = plan_trusts(request, a->source.uri, &named);
+	a->trusted = plan_trusts(request, a);
 	if (a->source.trusted && !a->trusted)
 		return err_set_kind(e, ERR_KIND_INPUT, -EPERM,
 			"%s: the base image takes packages from `%s` that nobody vouches for (trusted=yes), which needs the plan's "

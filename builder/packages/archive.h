@@ -20,6 +20,7 @@ struct pkg_archive {
 	struct apt_keyring keyring;
 	struct strv fingerprints;    /* only these keys */
 	char *archive;		     /* its name: no user information */
+	char *named;		     /* what its source stands for; `archive` but for a snapshot */
 	char *site;		     /* its host */
 	struct strv places;	     /* where to fetch from: mirrors, then itself */
 	size_t place;		     /* the one in use; all of a suite's metadata comes from one place */
@@ -39,6 +40,9 @@ void pkg_archive_release(struct pkg_archive *a);
 
 /* Say whether it is a flat repository: no components, the suite is a folder. */
 bool pkg_archive_is_flat(const struct pkg_archive *a);
+
+/* Say whether that URI is its, as its source has it or stands for. User information and slashes at the end do not matter. */
+bool pkg_archive_is_named(const struct pkg_archive *a, const char *uri);
 
 /* Write "`archive` suite", for messages. Returns text. */
 const char *pkg_archive_describe(const struct pkg_archive *a, char text[static ARCHIVE_LABEL_BYTES]);

@@ -18,6 +18,23 @@ static int out_of_memory(struct err *e)
 	return err_set(e, -ENOMEM, "out of memory");
 }
 
+/* A place without user information. */
+static const char *public(const char *place)
+{
+	const char *scheme = strstr(place, "://"), *at;
+
+	if (!scheme)
+		return place;
+	at = memrchr(scheme + 3, '@', strcspn(scheme + 3, "/"));
+	return at ? at + 1 : place;
+}
+
+/* The place in use, likewise. */
+static const char *public_place(const struct pkg_archive *a)
+{
+	return public(a->places.items[a->place]);
+}
+
 static void forget_lists(struct pkg_metadata *m)
 {
 	for (size_t i = 0; i < m->n_lists; i++)
@@ -69,23 +86,6 @@ static int dates_are_ignored(const struct pkg_host_fs *fs, bool *ret, struct err
 	if (value && deb822_bool((struct deb822_value){ value, strlen(value) }, true, &check) == 0 && !check)
 		*ret = true;
 	return 0;
-}
-
-/* A place without user information. */
-static const char *public(const char *place)
-{
-	const char *scheme = strstr(place, "://"), *at;
-
-	if (!scheme)
-		return place;
-	at = memrchr(scheme + 3, '@', strcspn(scheme + 3, "/"));
-	return at ? at + 1 : place;
-}
-
-/* The place in use, likewise. */
-static const char *public_place(const struct pkg_archive *a)
-{
-	return public(a->places.items[a->place]);
 }
 
 static struct pkg_archive *append_archive(struct pkg_metadata *m)
@@ -145,13 +145,16 @@ static int find_who_ignores_dates(struct pkg_metadata *m, const struct pkg_reque
 /* A trusted URI that is nobody's is a slip of the pen. */
 static void say_what_trust_is_for(const struct pkg_metadata *m, const struct pkg_request *request)
 {
-	size_t n = 0;
+	for (size_t i = 0; request->trusted && i < request->trusted->n; i++) {
+		const char *uri = request->trusted->items[i];
+		bool named = false;
 
-	for (size_t i = 0; i < m->n_archives; i++)
-		n += m->archives[i].trusted;
-	if (request->trusted && request->trusted->n > 0 && n == 0)
-		progress_warning(request->progress, "[apt] trusted has `%s`, but neither the base's sources nor the plan's name it",
-			request->trusted->items[0]);
+		for (size_t k = 0; k < m->n_archives && !named; k++)
+			named = m->archives[k].trusted && pkg_archive_is_named(&m->archives[k], uri);
+		if (!named)
+			progress_warning(request->progress, "[apt] trusted has `%s`, but neither the base's sources nor the plan's name it",
+				public(uri));
+	}
 }
 
 int pkg_metadata_init(struct pkg_metadata *m, const struct pkg_request *request, struct err *e)
@@ -727,8 +730,9 @@ static void say_what_nobody_vouches_for(const struct pkg_metadata *m, struct pro
 
 	for (size_t i = 0; i < m->n_archives; i++)
 		if (m->archives[i].trusted)
-			progress_warning(progress, "nobody vouches for the packages of %s: they are taken because [apt] trusted lists it, and "
-				"the lock pins what came", pkg_archive_describe(&m->archives[i], text));
+			progress_warning(progress, "nobody vouches for the packages of %s (from `%s`): they are taken because [apt] trusted "
+				"lists it, and the lock pins what came", pkg_archive_describe(&m->archives[i], text),
+				public_place(&m->archives[i]));
 }
 
 int pkg_metadata_load(struct pkg_metadata *m, const struct pkg_request *request, const struct apt_pins *pins,

@@ -436,6 +436,11 @@ expect_named_mid_sync() {
 	expect_stderr "$archive_url/debian/dists/bookworm/InRelease"
 	expect_stderr 'remove the packages. section'
 	cmp "$lock" "$BATS_TEST_TMPDIR/before"
+	# Asking for what is newest does not mean going back, either.
+	run_imgbuild lock --update "${archive_mirror[@]}" "$plan"
+	expect_status 3
+	expect_stderr 'but the lock has packages by one of'
+	cmp "$lock" "$BATS_TEST_TMPDIR/before"
 	# Without the section going back is meant.
 	sed -i '/^\[amd64.packages\]/,$d' "$lock"
 	lock
@@ -515,6 +520,16 @@ expect_taken_unsigned() {
 	rm "$lock" "$archive_root"/dists/bookworm/InRelease
 	lock
 	expect_taken_unsigned
+}
+
+@test "a word for an archive that nobody names is a slip, and said" {
+	ready hello
+	printf '[apt]\ntrusted = ["http://user:hunter2@archive.example.org/debain"]\n' >>"$plan"
+	lock
+	expect_status 0
+	expect_stderr 'trusted has `.*archive\.example\.org/debain`, but neither'
+	refute_stderr 'hunter2|nobody vouches'
+	grep -qE 'name = "hello".*release = ' "$lock"
 }
 
 @test "a repository of the plan needs a key or the plan's word" {
