@@ -123,21 +123,17 @@ static int add_location(struct fetch_list *list, const struct build_env *env, co
 
 static int add_sources(struct fetch_list *list, const struct build_env *env, const struct prepared *p, struct err *e)
 {
-	const struct plan *plan = p->plan;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < plan->n_files + plan->n_inputs; i++) {
-		bool is_file = i < plan->n_files;
-		const struct plan_location *location =
-			is_file ? &plan->files[i].location : &plan->inputs[i - plan->n_files].location;
-		const char *name = is_file ? plan->files[i].destination.text : plan->inputs[i - plan->n_files].name;
+	for (size_t i = 0; r == 0 && i < plan_count_sources(p->plan); i++) {
+		const struct plan_location *location;
 		_cleanup_free_ char *slot = NULL;
-		const struct lock_blob *answer;
 
-		if (asprintf(&slot, "%s:%s", is_file ? "files" : "inputs", name) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-		answer = lock_source_find(&p->lock, plan, p->arch, slot);
-		r = add_location(list, env, slot, location, answer, e);
+		r = plan_source(p->plan, i, &location, &slot);
+		if (r < 0)
+			return err_set(e, r, "out of memory");
+		if (r > 0)
+			r = add_location(list, env, slot, location, lock_source_find(&p->lock, p->plan, p->arch, slot), e);
 	}
 	return r;
 }

@@ -79,21 +79,15 @@ static int resolve_sources(const struct build_env *env, struct prepared *p, stru
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < p->plan->n_files; i++) {
+	for (size_t i = 0; r == 0 && i < plan_count_sources(p->plan); i++) {
+		const struct plan_location *location;
 		_cleanup_free_ char *slot = NULL;
 
-		if (p->plan->files[i].kind != PLAN_CONTENT_LOCATION)
-			continue;
-		if (asprintf(&slot, "files:%s", p->plan->files[i].destination.text) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-		r = resolve_source(env, p, slot, &p->plan->files[i].location, e);
-	}
-	for (size_t i = 0; r == 0 && i < p->plan->n_inputs; i++) {
-		_cleanup_free_ char *slot = NULL;
-
-		if (asprintf(&slot, "inputs:%s", p->plan->inputs[i].name) < 0)
-			return err_set(e, -ENOMEM, "out of memory");
-		r = resolve_source(env, p, slot, &p->plan->inputs[i].location, e);
+		r = plan_source(p->plan, i, &location, &slot);
+		if (r < 0)
+			return err_set(e, r, "out of memory");
+		if (r > 0)
+			r = resolve_source(env, p, slot, location, e);
 	}
 	return r;
 }

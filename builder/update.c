@@ -77,11 +77,14 @@ static int collect_names(const struct prepared *p, struct strv *ret)
 		r = strv_add(ret, locked->packages.items[i].name);
 	for (size_t i = 0; r == 0 && i < locked->kernel.n_packages; i++)
 		r = strv_add(ret, locked->kernel.packages[i].name);
-	for (size_t i = 0; r == 0 && i < p->plan->n_files; i++)
-		if (p->plan->files[i].kind == PLAN_CONTENT_LOCATION)
-			r = strv_addf(ret, "files:%s", p->plan->files[i].destination.text);
-	for (size_t i = 0; r == 0 && i < p->plan->n_inputs; i++)
-		r = strv_addf(ret, "inputs:%s", p->plan->inputs[i].name);
+	for (size_t i = 0; r == 0 && i < plan_count_sources(p->plan); i++) {
+		const struct plan_location *location;
+		char *slot;
+
+		r = plan_source(p->plan, i, &location, &slot);
+		if (r > 0)
+			r = strv_add_take(ret, slot);
+	}
 	return r;
 }
 
@@ -174,30 +177,18 @@ static void forget_packages(struct prepared *p, const struct strv *names)
 		packages->question = (struct digest){ 0 };
 }
 
-static const struct plan_location *find_location(const struct prepared *p, const char *slot)
-{
-	for (size_t i = 0; i < p->plan->n_files; i++)
-		if (strncmp(slot, "files:", 6) == 0 && p->plan->files[i].kind == PLAN_CONTENT_LOCATION &&
-			strcmp(p->plan->files[i].destination.text, slot + 6) == 0)
-			return &p->plan->files[i].location;
-	for (size_t i = 0; i < p->plan->n_inputs; i++)
-		if (strncmp(slot, "inputs:", 7) == 0 && strcmp(p->plan->inputs[i].name, slot + 7) == 0)
-			return &p->plan->inputs[i].location;
-	return NULL;
-}
-
 static void forget_sources(const struct build_env *env, struct prepared *p, const struct strv *names)
 {
 	struct lock_arch *locked = &p->lock.arch[p->arch];
 
 	for (size_t i = 0; i < locked->n_sources; i++) {
-		const struct plan_location *location = find_location(p, locked->sources[i].slot);
+		const struct plan_location *location = plan_source_find(p->plan, locked->sources[i].slot);
 
 		if (location && !is_pinned(location) && wants(names, locked->sources[i].slot))
 			locked->sources[i].blob.question = (struct digest){ 0 };
 	}
 	for (size_t i = 0; i < names->n; i++) {
-		const struct plan_location *location = find_location(p, names->items[i]);
+		const struct plan_location *location = plan_source_find(p->plan, names->items[i]);
 
 		if (location && is_pinned(location))
 			say_pinned(env, p, names, names->items[i]);

@@ -97,21 +97,17 @@ static int add_packages(struct vendor *v, const struct lock_package *packages, s
 
 static int add_sources(struct vendor *v, const struct prepared *p, struct err *e)
 {
-	const struct plan *plan = p->plan;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < plan->n_files + plan->n_inputs; i++) {
-		bool is_file = i < plan->n_files;
-		const struct plan_location *location =
-			is_file ? &plan->files[i].location : &plan->inputs[i - plan->n_files].location;
+	for (size_t i = 0; r == 0 && i < plan_count_sources(p->plan); i++) {
+		const struct plan_location *location;
 		_cleanup_free_ char *slot = NULL;
 
-		if (asprintf(&slot, "%s:%s", is_file ? "files" : "inputs",
-			    is_file ? plan->files[i].destination.text : plan->inputs[i - plan->n_files].name) < 0) {
-			slot = NULL;
-			return out_of_memory(e);
-		}
-		r = add_location(v, p->arch, slot, location, lock_source_find(&p->lock, plan, p->arch, slot), e);
+		r = plan_source(p->plan, i, &location, &slot);
+		if (r < 0)
+			return err_set(e, r, "out of memory");
+		if (r > 0)
+			r = add_location(v, p->arch, slot, location, lock_source_find(&p->lock, p->plan, p->arch, slot), e);
 	}
 	return r;
 }

@@ -412,7 +412,7 @@ static bool prune_sources(struct lock_arch *a, const struct plan *p)
 	size_t kept = 0, n = a->n_sources;
 
 	for (size_t i = 0; i < n; i++) {
-		const struct plan_location *location = lock_slot_location(p, a->sources[i].slot);
+		const struct plan_location *location = plan_source_find(p, a->sources[i].slot);
 
 		if (location && lock_needs_location(location))
 			a->sources[kept++] = a->sources[i];

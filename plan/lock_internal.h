@@ -30,7 +30,4 @@ bool lock_needs_base(const struct plan *p, enum arch arch);
 bool lock_needs_kernel(const struct plan *p, enum arch arch);
 bool lock_needs_location(const struct plan_location *l);
 
-/* Find what a slot names in the plan; NULL when there is no such [files] or [inputs] entry. */
-const struct plan_location *lock_slot_location(const struct plan *p, const char *slot);
-
 #endif

@@ -265,22 +265,9 @@ int lock_question_packages(const struct plan *p, const struct lock *l, enum arch
 	return r < 0 ? r : digest_question("packages", take_ptr(question), ret, e);
 }
 
-const struct plan_location *lock_slot_location(const struct plan *p, const char *slot)
-{
-	if (strncmp(slot, "files:", 6) == 0)
-		for (size_t i = 0; i < p->n_files; i++)
-			if (p->files[i].kind == PLAN_CONTENT_LOCATION && strcmp(p->files[i].destination.text, slot + 6) == 0)
-				return &p->files[i].location;
-	if (strncmp(slot, "inputs:", 7) == 0)
-		for (size_t i = 0; i < p->n_inputs; i++)
-			if (strcmp(p->inputs[i].name, slot + 7) == 0)
-				return &p->inputs[i].location;
-	return NULL;
-}
-
 int lock_question_source(const struct plan *p, const char *slot, struct digest *ret, struct err *e)
 {
-	const struct plan_location *l = lock_slot_location(p, slot);
+	const struct plan_location *l = plan_source_find(p, slot);
 
 	if (!l || !l->url)
 		return fail_no_question(e, slot);
@@ -332,18 +319,6 @@ static int check_answer(int r, const struct digest *asked, const struct digest *
 	return 0;
 }
 
-static bool source_is_missing(const struct plan *p, const struct lock *l, enum arch arch, const char *prefix,
-	const char *name, const struct plan_location *location)
-{
-	_cleanup_free_ char *slot = NULL;
-
-	if (!lock_needs_location(location))
-		return false;
-	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
-		return true;
-	return lock_source_find(l, p, arch, slot) == NULL;
-}
-
 int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	unsigned *ret_sections, struct err *e)
 {
@@ -368,12 +343,16 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 	}
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < p->n_files; i++)
-		if (source_is_missing(p, l, arch, "files", p->files[i].destination.text, &p->files[i].location))
+	for (size_t i = 0; i < plan_count_sources(p); i++) {
+		const struct plan_location *location;
+		_cleanup_free_ char *slot = NULL;
+
+		r = plan_source(p, i, &location, &slot);
+		if (r < 0)
+			return err_set(e, r, "out of memory");
+		if (r > 0 && lock_needs_location(location) && !lock_source_find(l, p, arch, slot))
 			sections |= LOCK_SECTION_SOURCES;
-	for (size_t i = 0; i < p->n_inputs; i++)
-		if (source_is_missing(p, l, arch, "inputs", p->inputs[i].name, &p->inputs[i].location))
-			sections |= LOCK_SECTION_SOURCES;
+	}
 	*ret_sections = sections;
 	return 0;
 }

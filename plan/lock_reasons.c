@@ -113,19 +113,14 @@ static int explain_kernel(const struct plan_kernel *asked, const struct lock_ker
 }
 
 /* One [files] or [inputs] entry. */
-static int explain_source(const struct plan *p, const struct lock *l, enum arch arch, const char *prefix, const char *name,
+static int explain_source(const struct plan *p, const struct lock *l, enum arch arch, const char *slot,
 	const struct plan_location *location, struct strv *ret)
 {
 	const struct lock_arch *a = &l->arch[arch];
 	static const struct lock_blob none = { 0 };
 	const struct lock_blob *answer = &none;
-	_cleanup_free_ char *slot = NULL;
 
-	if (!lock_needs_location(location))
-		return 0;
-	if (asprintf(&slot, "%s:%s", prefix, name) < 0)
-		return -ENOMEM;
-	if (lock_source_find(l, p, arch, slot))
+	if (!lock_needs_location(location) || lock_source_find(l, p, arch, slot))
 		return 0;
 	for (size_t i = 0; i < a->n_sources; i++)
 		if (strcmp(a->sources[i].slot, slot) == 0)
@@ -170,9 +165,13 @@ int lock_explain(const struct plan *p, const struct lock *l, enum arch arch, con
 		if (r < 0 && base_known)
 			return r;
 	}
-	for (size_t i = 0; r == 0 && i < p->n_files; i++)
-		r = explain_source(p, l, arch, "files", p->files[i].destination.text, &p->files[i].location, ret);
-	for (size_t i = 0; r == 0 && i < p->n_inputs; i++)
-		r = explain_source(p, l, arch, "inputs", p->inputs[i].name, &p->inputs[i].location, ret);
+	for (size_t i = 0; r == 0 && i < plan_count_sources(p); i++) {
+		const struct plan_location *location;
+		_cleanup_free_ char *slot = NULL;
+
+		r = plan_source(p, i, &location, &slot);
+		if (r > 0)
+			r = explain_source(p, l, arch, slot, location, ret);
+	}
 	return r < 0 ? err_set(e, r, "out of memory") : 0;
 }

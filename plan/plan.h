@@ -230,6 +230,15 @@ int plan_packages(const struct plan *p, enum arch arch, struct strv *ret) _must_
  * another architecture ("_arm64.deb"). */
 int plan_debs(const struct plan *p, enum arch arch, struct strv *ret) _must_check_;
 
+/* [files] and [inputs] as one row, for those who want the bytes behind them: plan_source() gives the i-th of plan_count_sources().
+ * ret_slot  its name in locks and messages ("files:/etc/x", "inputs:selftests"), malloc'ed
+ * Returns 1 with where its bytes are; 0 when the plan itself holds them, nothing is written; -ENOMEM. */
+size_t plan_count_sources(const struct plan *p);
+int plan_source(const struct plan *p, size_t i, const struct plan_location **ret, char **ret_slot) _must_check_;
+
+/* Find the location behind a slot; NULL when the plan has none of that name. */
+const struct plan_location *plan_source_find(const struct plan *p, const char *slot);
+
 /* Does [apt] trusted name this archive? A final slash and user info do not matter. */
 bool plan_trusts(const struct plan *p, const char *uri);
 

@@ -14,6 +14,39 @@ void plan_local_inputs_release(struct plan_local_inputs *l)
 	*l = (struct plan_local_inputs){ 0 };
 }
 
+size_t plan_count_sources(const struct plan *p)
+{
+	return p->n_files + p->n_inputs;
+}
+
+int plan_source(const struct plan *p, size_t i, const struct plan_location **ret, char **ret_slot)
+{
+	bool is_file = i < p->n_files;
+	char *slot;
+
+	if (is_file && p->files[i].kind != PLAN_CONTENT_LOCATION)
+		return 0;
+	if (asprintf(&slot, "%s:%s", is_file ? "files" : "inputs",
+		    is_file ? p->files[i].destination.text : p->inputs[i - p->n_files].name) < 0)
+		return -ENOMEM;
+	*ret = is_file ? &p->files[i].location : &p->inputs[i - p->n_files].location;
+	*ret_slot = slot;
+	return 1;
+}
+
+const struct plan_location *plan_source_find(const struct plan *p, const char *slot)
+{
+	if (strncmp(slot, "files:", 6) == 0)
+		for (size_t i = 0; i < p->n_files; i++)
+			if (p->files[i].kind == PLAN_CONTENT_LOCATION && strcmp(p->files[i].destination.text, slot + 6) == 0)
+				return &p->files[i].location;
+	if (strncmp(slot, "inputs:", 7) == 0)
+		for (size_t i = 0; i < p->n_inputs; i++)
+			if (strcmp(p->inputs[i].name, slot + 7) == 0)
+				return &p->inputs[i].location;
+	return NULL;
+}
+
 /* What may stand at a path. */
 enum wanted { WANT_FILE, WANT_TREE, WANT_EITHER };
 
