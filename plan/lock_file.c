@@ -338,32 +338,43 @@ static int refuse_merge(struct err *e, const char *path, unsigned line, unsigned
 		path, line, column, message, path);
 }
 
+/* Say where it stands, in the words of one of the two above. */
+static int fail_as(int (*words)(struct err *, const char *, unsigned, unsigned, const char *), struct reader *r, uint32_t offset,
+	const char *fmt, va_list ap) _printf_(4, 0);
+
+static int fail_as(int (*words)(struct err *, const char *, unsigned, unsigned, const char *), struct reader *r, uint32_t offset,
+	const char *fmt, va_list ap)
+{
+	struct toml_position at = toml_locate(r->doc, offset);
+	char message[512];
+
+	(void)vsnprintf(message, sizeof(message), fmt, ap);
+	return words(r->e, r->path, at.line, at.column, message);
+}
+
 static int fail(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
+static int fail_merge(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
 
 static int fail(struct reader *r, uint32_t offset, const char *fmt, ...)
 {
-	struct toml_position at = toml_locate(r->doc, offset);
-	char message[512];
 	va_list ap;
+	int code;
 
 	va_start(ap, fmt);
-	(void)vsnprintf(message, sizeof(message), fmt, ap);
+	code = fail_as(refuse, r, offset, fmt, ap);
 	va_end(ap);
-	return refuse(r->e, r->path, at.line, at.column, message);
+	return code;
 }
-
-static int fail_merge(struct reader *r, uint32_t offset, const char *fmt, ...) _printf_(3, 4);
 
 static int fail_merge(struct reader *r, uint32_t offset, const char *fmt, ...)
 {
-	struct toml_position at = toml_locate(r->doc, offset);
-	char message[512];
 	va_list ap;
+	int code;
 
 	va_start(ap, fmt);
-	(void)vsnprintf(message, sizeof(message), fmt, ap);
+	code = fail_as(refuse_merge, r, offset, fmt, ap);
 	va_end(ap);
-	return refuse_merge(r->e, r->path, at.line, at.column, message);
+	return code;
 }
 
 /* A package and where in the file it stands. */
