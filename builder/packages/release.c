@@ -288,6 +288,14 @@ static int judge(int keyring_fd, int signed_fd, int signature_fd, const struct s
 	return r;
 }
 
+/* Hand the text over to the release, leaving an empty one. */
+static void give_text(struct apt_release *r, struct buf *text)
+{
+	buf_release(&r->text);
+	r->text = *text;
+	buf_init(text, 0);
+}
+
 int apt_release_verify(const struct buf *signed_text, const struct buf *signature, const struct apt_keyring *keyring,
 	const struct strv *fingerprints, const char *label, struct apt_release *ret, struct err *e)
 {
@@ -313,9 +321,7 @@ int apt_release_verify(const struct buf *signed_text, const struct buf *signatur
 	r = digest_bytes(DIGEST_SHA256, text.data, text.len, &ret->sha256, e);
 	if (r < 0)
 		return r;
-	buf_release(&ret->text);
-	ret->text = text;
-	buf_init(&text, 0);
+	give_text(ret, &text);
 	return 0;
 }
 
@@ -356,9 +362,7 @@ int apt_release_take_unsigned(const struct buf *file, const char *label, struct 
 		r = err_set(e, -ENOMEM, "out of memory");
 	if (r < 0)
 		return r;
-	buf_release(&ret->text);
-	ret->text = text;
-	buf_init(&text, 0);
+	give_text(ret, &text);
 	return 0;
 }
 
