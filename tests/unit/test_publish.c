@@ -923,7 +923,7 @@ static void publish_everything(void)
 	if (r == 0)
 		r = blob_writer_new(p, &expected, &w, &e);
 	if (r == 0 && blob_writer_offset(w) < 4) /* more, when a run that was killed left a partial file */
-		r = blob_writer_write(w, "blob" + blob_writer_offset(w), 4 - (size_t)blob_writer_offset(w), &e);
+		r = blob_writer_write(w, &"blob"[blob_writer_offset(w)], 4 - (size_t)blob_writer_offset(w), &e);
 	if (r == 0)
 		r = blob_writer_finish(w, &info, &e);
 	blob_writer_free(w);
