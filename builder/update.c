@@ -340,18 +340,25 @@ int earlier_answer_init(const struct build_env *env, const struct prepared *p, c
 {
 	const struct lock_packages *packages = &p->lock.arch[p->arch].packages;
 	const struct lock_kernel *kernel = &p->lock.arch[p->arch].kernel;
-	size_t n = packages->n + kernel->n_packages;
+	size_t n = packages->n + kernel->n_packages, n_releases = 0;
 	int r = 0;
 
 	*ret = (struct earlier_answer){ .env = env, .p = p };
 	ret->items = calloc(n + 1, sizeof(*ret->items));
-	ret->releases = calloc(n + 1, sizeof(*ret->releases));
+	for (unsigned a = 0; a < ARCH_COUNT; a++)
+		n_releases += p->lock.arch[a].packages.n + p->lock.arch[a].kernel.n_packages;
+	ret->releases = calloc(n_releases + 1, sizeof(*ret->releases));
 	if (!ret->items || !ret->releases)
 		return out_of_memory(e);
-	for (size_t i = 0; i < packages->n; i++)
-		know_release(ret, &packages->items[i]);
-	for (size_t i = 0; i < kernel->n_packages; i++)
-		know_release(ret, &kernel->packages[i]);
+	/* One release file vouches for all architectures: each must not go back behind what any has seen. */
+	for (unsigned a = 0; a < ARCH_COUNT; a++) {
+		const struct lock_arch *locked = &p->lock.arch[a];
+
+		for (size_t i = 0; i < locked->packages.n; i++)
+			know_release(ret, &locked->packages.items[i]);
+		for (size_t i = 0; i < locked->kernel.n_packages; i++)
+			know_release(ret, &locked->kernel.packages[i]);
+	}
 	if ((names && names->n == 0) || p->plan->apt.snapshot)
 		return 0;
 	ret->keep.open_debs = open_kept_debs;

@@ -27,7 +27,7 @@ struct earlier_answer {
 	struct pkg_kept *items; /* of the packages first, then of the kernel */
 	struct strv asked;
 	bool is_there; /* there is something to be kept */
-	struct pkg_known_release *releases; /* those that vouched for what the lock has */
+	struct pkg_known_release *releases; /* those that vouched for what the lock has, of any architecture */
 	size_t n_releases;
 };
 

@@ -448,6 +448,27 @@ expect_named_mid_sync() {
 	grep -q 'name = "jq", version = "1.6-2.1+deb12u3"' "$lock"
 }
 
+@test "what the lock knows of one architecture holds for one that the plan gains" {
+	export ARCHIVE_DATE='-2 days'
+	archive_add "$(archive_deb hello arm64)"
+	ready hello
+	point_update '-1 day'
+	lock
+	expect_status 0
+	cp "$lock" "$BATS_TEST_TMPDIR/before"
+	archive_restore old InRelease Release Release.gpg main
+	archive_base arm64
+	ARCHIVE_PLAN_ARCHES='amd64 arm64' archive_plan hello </dev/null
+	lock
+	expect_status 3
+	expect_stderr "is dated $(date -u -d '-2 days' +%F) [0-9:]+ UTC, but the lock has packages by one of $(date -u -d '-1 day' +%F) "
+	refute grep -q 'name = "hello".*arch = "arm64"' "$lock"
+	archive_restore new InRelease Release Release.gpg main
+	lock
+	expect_status 0
+	grep -q 'name = "hello".*arch = "arm64"' "$lock"
+}
+
 @test "a snapshot may be older than what the lock knows" {
 	export ARCHIVE_DATE='-2 days'
 	ready jq
