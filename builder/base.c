@@ -48,6 +48,8 @@ static int fetch_image(const struct build_env *env, const struct prepared *p, co
 	request.urls = (const char *const *)places.items;
 	request.n_urls = places.n;
 	r = fetch_all(env->publisher, &request, 1, &options, ret, e);
+	if (r == 0 && places.n > 1 && vouch->sha256.algorithm == DIGEST_NONE && vouch->sha512.algorithm == DIGEST_NONE)
+		fetch_tell_stand_in(env, "base image", url, ret);
 	if (r == 0 && places.n == 1 && ret->url && strcmp(ret->url, shown) != 0) {
 		*ret_resolved = strdup(ret->url);
 		r = *ret_resolved ? 0 : err_set(e, -ENOMEM, "out of memory");

@@ -31,6 +31,14 @@ static const char *mirror_separator(const char *argument)
 	return found ? found : strchr(argument, '=');
 }
 
+/* An address may hold a password. */
+static int refuse_mirror(const char *argument, struct err *e)
+{
+	_cleanup_free_ char *shown = url_redact(argument + strspn(argument, "="));
+
+	return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the mirror `%s`: expected ORIGIN=URL or host", shown ? shown : "");
+}
+
 static int add_mirror(struct build_env *env, const char *argument, struct err *e)
 {
 	const char *sep = mirror_separator(argument);
@@ -41,7 +49,7 @@ static int add_mirror(struct build_env *env, const char *argument, struct err *e
 		return 0;
 	}
 	if (!sep || sep == argument || sep[1] == '\0')
-		return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "the mirror `%s`: expected ORIGIN=URL or host", argument);
+		return refuse_mirror(argument, e);
 	origin = strndup(argument, (size_t)(sep - argument));
 	url = strdup(sep + 1);
 	if (!origin || !url)
@@ -152,6 +160,15 @@ int fetch_advise(int r, struct err *e)
 		why.message);
 }
 
+void fetch_tell_stand_in(const struct build_env *env, const char *label, const char *url, const struct fetch_result *result)
+{
+	_cleanup_free_ char *shown = url_redact(url);
+
+	if (shown && result->url && strcmp(result->url, shown) != 0)
+		progress_warning(env->progress, "%s: no digest of it is known yet, and what came is %s, in place of %s", label, result->url,
+			shown);
+}
+
 /* Leave in the result's url only where the file's own address led, when that is elsewhere. */
 static void keep_redirect(const struct wanted_file *file, size_t n_places, struct fetch_result *result)
 {
@@ -181,6 +198,8 @@ int fetch_one(const struct build_env *env, const struct wanted_file *file, struc
 	request.n_urls = urls.n;
 	options.missing = env->missing;
 	r = fetch_advise(fetch_all(env->publisher, &request, 1, &options, ret, e), e);
+	if (r == 0 && urls.n > 1 && file->sha256.algorithm == DIGEST_NONE && file->sha512.algorithm == DIGEST_NONE)
+		fetch_tell_stand_in(env, file->label, file->url, ret);
 	if (r == 0)
 		keep_redirect(file, urls.n, ret);
 	return r;

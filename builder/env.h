@@ -55,6 +55,9 @@ struct fetch_options build_env_fetch_options(const struct build_env *env);
 /* Give the result r of fetching pinned files, with what to do where they are not what was pinned. Returns r. */
 int fetch_advise(int r, struct err *e);
 
+/* Warn that a file of which nothing is known beforehand came from a mirror, not from its own address. */
+void fetch_tell_stand_in(const struct build_env *env, const char *label, const char *url, const struct fetch_result *result);
+
 /* Fetch one file that is no package into the store. Returns 0 with what it is in *ret, whose url is where the file's own address
  * led: NULL when it led nowhere else, or another place was asked, too. It is freed by fetch_results_release(ret, 1). */
 int fetch_one(const struct build_env *env, const struct wanted_file *file, struct fetch_result *ret, struct err *e)

@@ -309,8 +309,8 @@ void vouch_say(struct progress *progress, enum lock_trust trust, const struct lo
 		progress_note(progress, "the %s is the one that %s lists (no signature of it was checked)", what, checksums->url);
 		break;
 	case LOCK_TRUST_FIRST_USE:
-		progress_warning(progress, "first use of the %s: nothing vouches for it but that it came from %s now; `%s` records its "
-			"SHA-256 and holds every later build to it", what, shown ? shown : "there", lock_path);
+		progress_warning(progress, "first use of the %s: nothing vouches for it but that it is what came for %s now; `%s` records its "
+			"SHA-256 and holds every later build to it", what, shown ? shown : "it", lock_path);
 		progress_warning(progress, "if it is the right one, pin it in the plan under [%s]: sha256 = \"%s\"", table,
 			digest_hex(sha256, hex));
 		break;

@@ -8,6 +8,7 @@
 
 #include "lib/cleanup.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct buf {
@@ -43,6 +44,9 @@ void buf_consume(struct buf *b, size_t n);
 
 /* The contents as a C string; "" while nothing was ever appended. Borrowed until the next change. */
 const char *buf_str(const struct buf *b);
+
+/* Whether two hold the same bytes. */
+bool buf_equal(const struct buf *a, const struct buf *b);
 
 /* Take the memory out (malloc'ed, NUL-terminated, the caller frees); the buffer is empty afterwards. NULL only when
  * memory for the empty string could not be had. *ret_len may be NULL. */

@@ -5,10 +5,12 @@
 #include "plan/toml.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define LOCK_VERSION 2
@@ -291,7 +293,29 @@ static int enter_folder(int dirfd, const char *path)
 	return fd;
 }
 
-int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
+/* Where the file really is when `path` is a symbolic link: it is written there, and the link stays. *ret is NULL when it is none. */
+static int follow_link(int dirfd, const char *path, char **ret, struct err *e)
+{
+	_cleanup_close_ int fd = -1;
+	char link[64], target[PATH_MAX];
+	struct stat st;
+	ssize_t n;
+
+	*ret = NULL;
+	if (fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode))
+		return 0;
+	fd = openat(dirfd, path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return err_set_errno(e, -errno, "the lock `%s` is a symbolic link that leads nowhere", path);
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, target, sizeof(target) - 1);
+	if (n < 0)
+		return err_set_errno(e, -errno, "cannot tell where the symbolic link `%s` leads", path);
+	*ret = strndup(target, (size_t)n);
+	return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int write_lock(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
 {
 	_cleanup_close_ int entered = enter_folder(dirfd, path);
 	_cleanup_lock_ struct lock now = { 0 };
@@ -308,11 +332,18 @@ int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch
 	r = lock_format_archs(archs, &text, e);
 	if (r < 0)
 		return err_wrap(e, "writing the lock `%s`", path);
-	if (read_file_at(dirfd, path, true, &old, &ignored) == 0 && old.len == text.len &&
-		memcmp(buf_str(&old), buf_str(&text), text.len) == 0)
+	if (read_file_at(dirfd, path, true, &old, &ignored) == 0 && buf_equal(&old, &text))
 		return 0;
 	r = write_file_atomic_at(dirfd, path, buf_str(&text), text.len, 0644, e);
 	return r < 0 ? err_wrap(e, "writing the lock") : 0;
+}
+
+int lock_write(int dirfd, const char *path, const struct lock *l, enum arch arch, struct err *e)
+{
+	_cleanup_free_ char *target = NULL;
+	int r = follow_link(dirfd, path, &target, e);
+
+	return r < 0 ? r : write_lock(dirfd, target ? target : path, l, arch, e);
 }
 
 /* --- reading --- */

@@ -135,8 +135,10 @@ bool syntax_is_line(const char *s, size_t max_bytes)
 
 	if (n == 0 || n > max_bytes)
 		return false;
+	/* Controls: C0, DEL, and C1 as UTF-8 writes them, some of which terminals obey. */
 	for (; *s; s++)
-		if ((unsigned char)*s < ' ' || *s == 0x7f)
+		if ((unsigned char)*s < ' ' || *s == 0x7f ||
+			((unsigned char)s[0] == 0xc2 && (unsigned char)s[1] >= 0x80 && (unsigned char)s[1] < 0xa0))
 			return false;
 	return true;
 }

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { DIGEST_SHOWN = 12 };
+enum { DIGEST_SHOWN = 12, CLEAN_MAX_BYTES = 9000 };
 
 int changes_begin(struct changes *c, struct terminal *t, const struct options *o, struct err *e)
 {
@@ -21,19 +21,27 @@ static const char *shown(const char *text, char short_text[static DIGEST_SHOWN +
 	return short_text;
 }
 
+/* A lock may be a stranger's: nothing of it reaches the terminal as it is. */
+static const char *clean_text(char out[static CLEAN_MAX_BYTES], const char *text)
+{
+	return err_sanitize(out, CLEAN_MAX_BYTES, text, strlen(text));
+}
+
 static void print_change(enum arch arch, const struct lock_change *change)
 {
 	/* These have the name of something else, or of a package. */
 	const char *what = change->kind == LOCK_CHANGE_TRUST   ? "trust in " :
 			   change->kind == LOCK_CHANGE_KEYRING ? "keyring " :
 								 "";
-	char old_text[DIGEST_SHOWN + 8], new_text[DIGEST_SHOWN + 8];
-	const char *was = shown(change->old_text, old_text), *is = shown(change->new_text, new_text);
+	char old_text[DIGEST_SHOWN + 8], new_text[DIGEST_SHOWN + 8], clean[3][CLEAN_MAX_BYTES];
+	const char *was = clean_text(clean[0], shown(change->old_text, old_text));
+	const char *is = clean_text(clean[1], shown(change->new_text, new_text));
+	const char *name = clean_text(clean[2], change->name);
 
 	if (!*was || !*is)
-		(void)printf("%s %s%s %s %s\n", arch_name(arch), what, change->name, *was ? was : is, *was ? "(gone)" : "(new)");
+		(void)printf("%s %s%s %s %s\n", arch_name(arch), what, name, *was ? was : is, *was ? "(gone)" : "(new)");
 	else
-		(void)printf("%s %s%s %s -> %s\n", arch_name(arch), what, change->name, was, is);
+		(void)printf("%s %s%s %s -> %s\n", arch_name(arch), what, name, was, is);
 }
 
 static json_t *change_object(enum arch arch, const struct lock_change *change)

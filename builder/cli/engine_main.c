@@ -7,8 +7,10 @@
 #include "builder/resolve.h"
 #include "builder/update.h"
 #include "builder/vendor.h"
+#include "lib/io.h"
 #include "lib/url.h"
 #include "lib/version.h"
+#include "plan/toml.h"
 
 #include <jansson.h>
 #include <fcntl.h>
@@ -187,12 +189,22 @@ static int update_names(const struct options *o, struct strv *names, const struc
 	return 0;
 }
 
+/* The bytes of the lock; nothing when there is none yet. */
+static void read_lock_text(const char *path, struct buf *into)
+{
+	struct err ignored = ERR_INIT;
+
+	if (read_file_at(AT_FDCWD, path, true, into, &ignored) < 0)
+		buf_reset(into);
+}
+
 static int verb_lock(struct session *s, struct err *e)
 {
 	_cleanup_(prepared_set_release) struct prepared_set set = { 0 };
 	_cleanup_plan_faults_ struct plan_faults faults = { 0 };
 	_cleanup_strv_ struct strv names = { 0 };
 	const struct strv *update = NULL;
+	_cleanup_buf_ struct buf before = BUF_INIT(TOML_MAX_BYTES), after = BUF_INIT(TOML_MAX_BYTES);
 	struct changes changes = { 0 };
 	int r = load_all(s, &set, &faults, e);
 
@@ -203,10 +215,13 @@ static int verb_lock(struct session *s, struct err *e)
 	if (r < 0)
 		return report_failure(s->terminal, &faults, e);
 	r = changes_begin(&changes, s->terminal, s->o, e);
+	read_lock_text(set.items[0].lock_path, &before);
 	for (size_t i = 0; r == 0 && i < set.n; i++)
 		r = lock_one(s, &set.items[i], update, &changes, e);
+	read_lock_text(set.items[0].lock_path, &after);
 	if (r == 0 && changes.n == 0)
-		progress_note(s->env.progress, "nothing changed in `%s`", set.items[0].lock_path);
+		progress_note(s->env.progress, buf_equal(&before, &after) ? "nothing changed in `%s`" :
+			"`%s` was written anew: it answers what the plan asks now; no input changed", set.items[0].lock_path);
 	changes_end(&changes);
 	if (r < 0)
 		return report_failure(s->terminal, NULL, e);
@@ -235,8 +250,13 @@ static int verb_vendor(struct session *s, struct err *e)
 
 	if (!dir)
 		r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "where to? imgbuild vendor %s -o DIR", plan_path);
+	if (r == 0 && url_kind(dir) != URL_PATH) {
+		_cleanup_free_ char *shown = url_redact(dir);
+
+		r = err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "-o is a folder of this machine, not an address: `%s`", shown ? shown : "");
+	}
 	/* What the folder has already need not come from afar when the cache is empty. */
-	if (r == 0 && url_kind(dir) == URL_PATH && strv_add(&s->env.blob_stores, dir) < 0)
+	if (r == 0 && strv_add(&s->env.blob_stores, dir) < 0)
 		r = err_set(e, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = plan_load(AT_FDCWD, plan_path, s->o->allow_outside, &plan, &faults, e);

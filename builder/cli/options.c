@@ -1,5 +1,6 @@
 #include "builder/cli/options.h"
 #include "lib/nearest.h"
+#include "lib/url.h"
 
 #include <string.h>
 
@@ -159,6 +160,16 @@ static int parse_word(const char *option, const char *const *words, size_t n, co
 	return err_set_kind(e, ERR_KIND_USAGE, -EINVAL, "--%s is one of %s, not `%s`", option, list, value);
 }
 
+/* An address may hold a password. */
+static int refuse_mirror(const char *value, struct err *e)
+{
+	_cleanup_free_ char *shown = url_redact(value);
+
+	return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
+		"--mirror is ORIGIN=URL (say http://archive.example.org/debian=http://10.0.0.1/debian) or `host`, not `%s`",
+		shown ? shown : "");
+}
+
 static int apply_option(struct options *o, enum option_id id, const char *value, struct err *e)
 {
 	static const char *const accels[] = { "auto", "kvm", "tcg" };
@@ -188,10 +199,7 @@ static int apply_option(struct options *o, enum option_id id, const char *value,
 		break;
 	case OPT_MIRROR:
 		if (strcmp(value, "host") != 0 && !strchr(value, '='))
-			return err_set_kind(e, ERR_KIND_USAGE, -EINVAL,
-				"--mirror is ORIGIN=URL (say http://archive.example.org/debian=http://10.0.0.1/debian) "
-				"or `host`, not `%s`",
-				value);
+			return refuse_mirror(value, e);
 		if (strv_add(&o->mirrors, value) < 0)
 			return err_set(e, -ENOMEM, "out of memory");
 		break;

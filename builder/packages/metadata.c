@@ -302,7 +302,7 @@ static int fetch_into_memory(struct attempt *t, struct batch *b, struct err *e)
 			continue;
 		r = read_fd_to_end(b->gets[i].fd, &b->gets[i].bytes);
 		if (r < 0)
-			r = err_set_errno(e, r, "cannot read `%s`", b->gets[i].urls->items[0]);
+			r = err_set_errno(e, r, "cannot read %s", b->gets[i].label ? b->gets[i].label : "a package list");
 	}
 	return r;
 }

@@ -72,7 +72,7 @@ expect_refused() { # nothing is recorded, and nothing of it is kept
 	plan_with
 	run_imgbuild --quiet lock "$plan"
 	expect_status 0
-	expect_stderr "warning: first use of the base image: nothing vouches for it but that it came from $url/current/base.qcow2"
+	expect_stderr "warning: first use of the base image: nothing vouches for it but that it is what came for $url/current/base.qcow2"
 	expect_stderr "\`$lock\` records"
 	expect_stderr "under \[base\.amd64\]: sha256 = \"$sha256\""
 	expect_locked 'trust = "first-use"' "$sha256" "$sha512"
