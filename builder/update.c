@@ -213,15 +213,21 @@ void earlier_answer_release(struct earlier_answer *a)
 	*a = (struct earlier_answer){ 0 };
 }
 
-/* Open those of the packages that are in the store. Returns how many are not. */
+/* Open those of the packages that are in the store, with the bytes that were pinned. Returns how many are not. */
 static size_t open_stored(const struct build_env *env, const struct pkg_kept *const *items, size_t n, int *fds)
 {
 	size_t missing = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		struct err ignored = ERR_INIT;
+		struct err why = ERR_INIT;
+		int r;
 
-		if (fds[i] < 0 && store_open_blob(publisher_store(env->publisher), &items[i]->sha256, &fds[i], NULL, &ignored) < 0) {
+		if (fds[i] >= 0)
+			continue;
+		r = blob_confirm(env->publisher, &items[i]->sha256, &why);
+		if (r == -EBADMSG)
+			progress_warning(env->progress, "%s %s: %s", items[i]->name, items[i]->version, why.message);
+		if (r < 0 || store_open_blob(publisher_store(env->publisher), &items[i]->sha256, &fds[i], NULL, &why) < 0) {
 			fds[i] = -1;
 			missing++;
 		}

@@ -509,3 +509,42 @@ int publish_blob_bytes(struct publisher *p, const void *bytes, size_t len, const
 		r = blob_writer_write(w, bytes, len, e);
 	return r < 0 ? r : blob_writer_finish(w, ret, e);
 }
+
+/* ---- what is there already ------------------------------------------------------------------------------------------ */
+
+/* Take the name away from the file that was read, and from no other: somebody may have put the right one there meanwhile. */
+static int remove_blob(struct publisher *p, const char *path, int fd, struct err *e)
+{
+	_cleanup_free_ char *aside = NULL;
+	struct stat here, there;
+
+	if (fstat(fd, &here) < 0 || fstatat(p->store.root_fd, path, &there, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : err_set_host(e, -errno, "cannot look at the blob `%s/%s`", p->store.path, path);
+	if (here.st_ino != there.st_ino || here.st_dev != there.st_dev)
+		return 0;
+	aside = publisher_fresh_name(p, "damaged");
+	if (!aside)
+		return err_set(e, -ENOMEM, "out of memory");
+	if ((renameat(p->store.root_fd, path, p->work_fd, aside) < 0 || unlinkat(p->work_fd, aside, 0) < 0) && errno != ENOENT)
+		return err_set_host(e, -errno, "cannot remove the damaged blob `%s/%s`", p->store.path, path);
+	return 0;
+}
+
+int blob_confirm(struct publisher *p, const struct digest *sha256, struct err *e)
+{
+	char path[STORE_BLOB_PATH_SIZE], expected[DIGEST_HEX_SIZE], hex[DIGEST_HEX_SIZE];
+	_cleanup_close_ int fd = -1;
+	struct digest found;
+	int r = store_open_blob(&p->store, sha256, &fd, NULL, e);
+
+	assert(sha256->algorithm == DIGEST_SHA256);
+	if (r == 0)
+		r = digest_fd(DIGEST_SHA256, fd, UINT64_MAX, &found, e);
+	if (r < 0 || digest_equal(&found, sha256))
+		return r;
+	r = remove_blob(p, store_blob_relative_path(sha256, path), fd, e);
+	if (r < 0)
+		return r;
+	return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG, "the cache is damaged: `%s/%s` had the SHA-256 %s, not %s; it was removed",
+		p->store.path, path, digest_hex(&found, hex), digest_hex(sha256, expected));
+}

@@ -87,6 +87,11 @@ static inline void blob_writer_freep(struct blob_writer **w)
 int publish_blob_from_fd(struct publisher *p, int fd, const struct blob_expectation *expected, int cancel_fd,
 	struct blob_info *ret, struct err *e) _must_check_;
 
+/* Read a blob that is in the store and compare it with its name. One that has other bytes is of no use and is removed, so that the
+ * right ones can take the name. Returns 0 it is sound; -EBADMSG it was not, the message says where it was and both digests; -ENOENT
+ * it is not here. */
+int blob_confirm(struct publisher *p, const struct digest *sha256, struct err *e) _must_check_;
+
 /* Put bytes that are in memory into the store. */
 int publish_blob_bytes(struct publisher *p, const void *bytes, size_t len, const char *label, struct blob_info *ret,
 	struct err *e) _must_check_;

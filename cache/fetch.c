@@ -460,6 +460,25 @@ static int start_jobs(struct fetcher *f, int *ret_wait_ms, struct err *e)
 
 /* ---- before and around --------------------------------------------------------------------------------------------- */
 
+/* What lies in the store is judged like a download: bytes that changed since are no answer. Returns 1 sound; 0 it is to be fetched,
+ * which was said. */
+static int confirm_stored(struct fetcher *f, struct job *job, const struct digest *sha256, struct err *e)
+{
+	struct err damage = ERR_INIT;
+	int r = blob_confirm(f->publisher, sha256, &damage);
+
+	if (r == 0)
+		return 1;
+	if (r == -ENOENT)
+		return 0;
+	if (r != -EBADMSG) {
+		*e = damage;
+		return r;
+	}
+	progress_warning(f->options->progress, "%s: %s, and is sought elsewhere", job->request->label, damage.message);
+	return strv_add(&job->tried, damage.message) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
 static int compute_sha512(const struct store *s, const struct digest *sha256, struct digest *ret, struct err *e)
 {
 	_cleanup_close_ int fd = -1;
@@ -475,7 +494,7 @@ static int look_in_store(struct fetcher *f, struct job *job, struct err *e)
 	const struct digest *by = q->sha256.algorithm != DIGEST_NONE ? &q->sha256 : &q->sha512;
 	const struct store *s;
 	struct err absent = ERR_INIT;
-	struct digest sha256;
+	struct digest sha256, sha512 = { 0 };
 	uint64_t size_bytes = 0;
 	int r;
 
@@ -489,20 +508,25 @@ static int look_in_store(struct fetcher *f, struct job *job, struct err *e)
 		*e = absent;
 		return r;
 	}
-	job->result.sha256 = sha256;
-	job->result.size_bytes = size_bytes;
-	job->result.was_stored = true;
-	if (by->algorithm == DIGEST_SHA512) {
-		job->result.sha512 = *by;
-	} else if (q->sha512.algorithm != DIGEST_NONE || q->want_sha512) {
-		r = compute_sha512(s, &sha256, &job->result.sha512, e);
+	r = confirm_stored(f, job, &sha256, e);
+	if (r <= 0)
+		return r;
+	if (q->sha512.algorithm != DIGEST_NONE || q->want_sha512) {
+		r = compute_sha512(s, &sha256, &sha512, e);
 		if (r < 0)
 			return r;
-		if (q->sha512.algorithm != DIGEST_NONE && !digest_equal(&q->sha512, &job->result.sha512))
+		if (q->sha512.algorithm != DIGEST_NONE && !digest_equal(&q->sha512, &sha512)) {
+			if (by->algorithm == DIGEST_SHA512)
+				return 0; /* the link is wrong; publishing the right bytes replaces it */
 			return err_set_kind(e, ERR_KIND_INPUT, -EBADMSG,
 				"%s: no bytes can have both the sha256 and the sha512 that are given for it; one of them is wrong",
 				q->label);
+		}
 	}
+	job->result.sha256 = sha256;
+	job->result.sha512 = sha512;
+	job->result.size_bytes = size_bytes;
+	job->result.was_stored = true;
 	return job_done(f, job);
 }
 

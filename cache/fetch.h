@@ -7,6 +7,8 @@
  *
  * What becomes a blob: with an expected digest only those bytes. Without one the server must have said how long the
  * answer is and have sent that much, and an HTML page is refused (log-in portals and error pages come with status 200).
+ * What lies in the store already is read and judged likewise; a blob with other bytes than its name says is removed, which is a warning,
+ * and fetched again.
  * Resuming: a range is asked for with If-Range where the server gave a validator; without one only when the expected
  * digest will judge the result. A server that sends the whole again makes us begin again. With an expected digest,
  * what came is kept in tmp/partial/ even if the process dies, and the next run goes on from there.
@@ -62,7 +64,7 @@ struct fetch_result {
 	uint64_t size_bytes;
 	char *url;		    /* where the bytes came from after redirects, redacted; NULL when it was in the store */
 	uint64_t transferred_bytes; /* over the network or from a local file; less than size_bytes when resumed */
-	bool was_stored;	    /* it was in the store already */
+	bool was_stored;	    /* it was in the store already, and its bytes were read and are right */
 	bool missing;		    /* optional, and not there */
 };
 

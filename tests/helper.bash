@@ -43,6 +43,14 @@ expect_equal() {
 	[ "$1" = "$2" ] || { printf 'expected: %s\ngot:      %s\n' "$2" "$1"; return 1; }
 }
 
+# Give a blob of the cache other bytes of the same size; $bad is their digest.
+damage_blob() { # FILE
+	chmod u+w "$1"
+	printf 'not these' | dd of="$1" bs=1 seek=100 conv=notrunc status=none
+	bad=$(sha256sum <"$1" | cut -d' ' -f1)
+	export bad
+}
+
 # Nothing finished may be visible after a failure.
 expect_no_entry() {
 	local found

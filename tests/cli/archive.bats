@@ -419,6 +419,32 @@ expect_named_mid_sync() {
 	expect_no_entry
 }
 
+@test "a package that was changed in the cache is not used, but fetched again" {
+	ready hello
+	lock
+	expect_status 0
+	gather
+	expect_status 0
+	good=$(digest_of "$(archive_deb hello)")
+	blob=$IMGBUILD_CACHE/blobs/sha256/${good:0:2}/$good
+	# Nowhere to be had: named, with both digests, and nothing is built of it.
+	damage_blob "$blob"
+	fetch --offline
+	expect_status 3
+	expect_stderr "cache is damaged: .$blob. had the SHA-256 $bad, not $good"
+	[ ! -e "$blob" ]
+	expect_no_entry
+	# To be had elsewhere: it takes its place.
+	fetch --offline --blobs "$BATS_TEST_TMPDIR/gathered"
+	expect_status 4
+	damage_blob "$blob"
+	fetch --offline --blobs "$BATS_TEST_TMPDIR/gathered"
+	expect_status 4
+	expect_stderr 'qemu-system'
+	expect_stderr "warning.*cache is damaged: .$blob. had the SHA-256 $bad, not $good"
+	expect_equal "$(digest_of "$blob")" "$good"
+}
+
 # ---- back in time ------------------------------------------------------------------------------------------------------
 
 @test "a downgrade by an older release, signed well, is refused by what the lock knows" {

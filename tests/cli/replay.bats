@@ -143,13 +143,41 @@ asked() { grep -F "GET $1 " "$log"; }
 	run_imgbuild lock "$plan"
 	expect_status 0
 	blob=$IMGBUILD_CACHE/blobs/sha256/${kernel:0:2}/$kernel
-	chmod u+w "$blob"
-	printf X | dd of="$blob" bs=1 seek=1000 conv=notrunc status=none
-	run_imgbuild vendor "$plan" -o "$store"
+	damage_blob "$blob"
+	run_imgbuild vendor --offline "$plan" -o "$store"
 	expect_status 3
-	expect_stderr "cache is damaged: .$blob. .*has the SHA-256 $(sha256sum <"$blob" | cut -d' ' -f1), not $kernel"
+	expect_stderr "cache is damaged: .$blob. had the SHA-256 $bad, not $kernel"
 	[ ! -e "$store/sha256/$kernel" ]
 	[ ! -e "$store/SHA256SUMS" ]
+	# Where the right bytes are, they take its place.
+	run_imgbuild vendor "$plan" -o "$store"
+	expect_status 0
+	expect_equal "$(sha256sum <"$store/sha256/$kernel" | cut -d' ' -f1)" "$kernel"
+}
+
+@test "build: a base that was changed in the cache is not taken, but fetched again" {
+	start_nginx
+	plan_from "$url"
+	run_imgbuild lock "$plan"
+	expect_status 0
+	# Whatever was taken out of it is not there.
+	chmod -R u+w "$IMGBUILD_CACHE/roots"
+	rm -rf "$IMGBUILD_CACHE/roots"
+	blob=$IMGBUILD_CACHE/blobs/sha256/${base:0:2}/$base
+	damage_blob "$blob"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build --offline "$plan"
+	expect_status 3
+	expect_stderr "cache is damaged: .$blob. had the SHA-256 $bad, not $base"
+	[ -z "$(ls "$IMGBUILD_CACHE/roots")" ]
+	# By the right copy of somebody else.
+	into_store "$www/images/base.qcow2" "$www/motd"
+	install -m 644 "$www/images/base.qcow2" "$blob"
+	damage_blob "$blob"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build --offline --blobs "$store" "$plan"
+	expect_status 4
+	expect_stderr 'qemu-system'
+	expect_stderr "warning.*cache is damaged: .$blob. had the SHA-256 $bad, not $base"
+	cmp "$www/images/base.qcow2" "$blob"
 }
 
 @test "vendor: several at a time into one folder" {
@@ -302,7 +330,7 @@ asked() { grep -F "GET $1 " "$log"; }
 	expect_status 0
 	cp "${plan%.toml}.lock" "$BATS_TEST_TMPDIR/lock"
 	forget_everything
-	into_store "$www/images/base.qcow2"
+	into_store "$www/images/base.qcow2" "$www/motd"
 	echo 'the next one' >>"$www/images/base.qcow2"
 	moved=$(sha256sum <"$www/images/base.qcow2" | cut -d' ' -f1)
 	run_imgbuild vendor "$plan" -o "$BATS_TEST_TMPDIR/out"

@@ -677,6 +677,50 @@ static void test_both_digests(void **state)
 	assert_int_equal(times_asked("/good/both"), 1);
 }
 
+/* Change one byte of a blob in the store; its size stays. */
+static void damage_blob(const struct digest *sha256)
+{
+	char relative[STORE_BLOB_PATH_SIZE], path[1024];
+	_cleanup_close_ int fd = -1;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", cache, store_blob_relative_path(sha256, relative));
+	assert_int_equal(chmod(path, 0644), 0);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "\xff", 1, 0), 1);
+}
+
+static void test_damaged_blob_is_no_answer(void **state)
+{
+	_cleanup_free_ char *url = url_of(servers.python_port, "/good/damaged");
+	const char *urls[] = { url };
+	struct fetch_request q = { .label = "the thing", .urls = urls, .n_urls = 1, .sha512 = data_sha512 };
+	_cleanup_answer_ struct answer a = ask(&q, NULL), healed = { .r = 0 }, offline = { .r = 0 };
+	struct fetch_options o = QUICK;
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)state;
+	assert_got(&a, &data_sha256);
+	/* Found by its SHA-512, and by its own name. */
+	for (int i = 0; i < 2; i++) {
+		damage_blob(&data_sha256);
+		answer_release(&healed);
+		healed = ask(&q, NULL);
+		assert_got(&healed, &data_sha256);
+		assert_false(healed.result.was_stored);
+		q.sha256 = data_sha256;
+		q.sha512 = (struct digest){ 0 };
+	}
+	damage_blob(&data_sha256);
+	o.offline = true;
+	offline = ask(&q, &o);
+	assert_int_equal(offline.r, -ENETUNREACH);
+	assert_int_equal(offline.e.kind, ERR_KIND_INPUT);
+	assert_non_null(strstr(offline.e.message, "the cache is damaged"));
+	assert_non_null(strstr(offline.e.message, digest_hex(&data_sha256, hex)));
+	assert_int_equal(times_asked("/good/damaged"), 3);
+}
+
 static void test_candidates(void **state)
 {
 	_cleanup_free_ char *absent = url_of(servers.python_port, "/status/404/c"), *wrong = url_of(servers.nginx_port, "/big.bin"),
@@ -1151,6 +1195,7 @@ int main(void)
 		TEST(test_accepted_answers),
 		TEST(test_sizes),
 		TEST(test_both_digests),
+		TEST(test_damaged_blob_is_no_answer),
 		TEST(test_candidates),
 		TEST(test_secrets_stay_secret),
 		TEST(test_login_stays_with_its_server),
