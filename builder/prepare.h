@@ -19,6 +19,7 @@ struct prepared {
 	struct plan *plan;
 	char *lock_path; /* relative to the working folder, as the plan's name */
 	struct lock lock;
+	struct digest forgotten_kernel, forgotten_packages; /* the questions that update_forget() took from the lock */
 	struct plan_local_inputs locals; /* with digests */
 	struct digest key;		 /* valid when key_error is 0 */
 	json_t *document;		 /* the canonical key document; NULL without a key */

@@ -136,6 +136,13 @@ static void say_pinned(const struct build_env *env, const struct prepared *p, co
 			arch_name(p->arch), name);
 }
 
+/* Take a question from the lock, so that its section answers nothing, and keep it elsewhere. */
+static void forget(struct digest *question, struct digest *kept)
+{
+	*kept = *question;
+	*question = (struct digest){ 0 };
+}
+
 static void forget_base(const struct build_env *env, struct prepared *p, const struct strv *names)
 {
 	if (!wants(names, "base"))
@@ -161,7 +168,7 @@ static void forget_kernel(const struct build_env *env, struct prepared *p, const
 	if (kernel->kind != PLAN_KERNEL_PACKAGE && is_pinned(&kernel->location))
 		say_pinned(env, p, names, "kernel");
 	else
-		p->lock.arch[p->arch].kernel.question = (struct digest){ 0 };
+		forget(&p->lock.arch[p->arch].kernel.question, &p->forgotten_kernel);
 }
 
 static void forget_packages(struct prepared *p, const struct strv *names)
@@ -174,7 +181,7 @@ static void forget_packages(struct prepared *p, const struct strv *names)
 	for (size_t i = 0; i < packages->asked.n && !moves; i++)
 		moves = is_named(names, packages->asked.items[i]);
 	if (moves)
-		packages->question = (struct digest){ 0 };
+		forget(&packages->question, &p->forgotten_packages);
 }
 
 static void forget_sources(const struct build_env *env, struct prepared *p, const struct strv *names)
@@ -295,7 +302,7 @@ static int open_kept_debs(void *ctx, const struct pkg_kept *const *items, size_t
 	return 0;
 }
 
-static struct pkg_kept kept_package(const struct lock_package *package)
+static struct pkg_kept kept_package(const struct lock_package *package, bool keys_may_differ)
 {
 	return (struct pkg_kept){ .name = package->name,
 		.version = package->version,
@@ -306,7 +313,8 @@ static struct pkg_kept kept_package(const struct lock_package *package)
 		.archive = package->uri,
 		.suite = package->suite,
 		.release_sha256 = package->release,
-		.release_date = package->release_date };
+		.release_date = package->release_date,
+		.keys_may_differ = keys_may_differ };
 }
 
 /* Take note of the newest release of each archive and suite. */
@@ -325,20 +333,48 @@ static void know_release(struct earlier_answer *a, const struct lock_package *pa
 		known[i].date = package->release_date;
 }
 
+/* Say whether a section answered another question than the plan asks now, of which the keys of its repositories are a part. */
+static bool is_another(const struct digest *now, const struct digest *then, const struct digest *forgotten)
+{
+	return !digest_equal(now, then->algorithm == DIGEST_NONE ? forgotten : then);
+}
+
 static int keep_packages(struct earlier_answer *a, const struct strv *names, struct err *e)
 {
-	const struct lock_packages *packages = &a->p->lock.arch[a->p->arch].packages;
+	const struct prepared *p = a->p;
+	const struct lock_packages *packages = &p->lock.arch[p->arch].packages;
+	struct digest question;
+	int r = lock_question_packages(p->plan, &p->lock, p->arch, &p->locals, &question, e);
+	bool differs;
 
+	if (r < 0)
+		return r;
+	differs = is_another(&question, &packages->question, &p->forgotten_packages);
 	a->keep.items = a->items;
 	for (size_t i = 0; i < packages->n; i++)
 		if (!names || !strv_contains(names, packages->items[i].name))
-			a->items[a->keep.n_items++] = kept_package(&packages->items[i]);
+			a->items[a->keep.n_items++] = kept_package(&packages->items[i], differs);
 	for (size_t i = 0; i < packages->asked.n; i++)
 		if (!is_named(names, packages->asked.items[i]) && strv_add(&a->asked, packages->asked.items[i]) < 0)
 			return out_of_memory(e);
 	a->keep.asked = &a->asked;
 	a->keep.removals = &packages->removals;
 	return 0;
+}
+
+static int keep_kernel(struct earlier_answer *a, struct err *e)
+{
+	const struct prepared *p = a->p;
+	const struct lock_kernel *kernel = &p->lock.arch[p->arch].kernel;
+	struct pkg_kept *items = a->items + p->lock.arch[p->arch].packages.n;
+	struct digest question;
+	int r = lock_question_kernel(p->plan, &p->lock, p->arch, &p->locals, &question, e);
+
+	for (size_t i = 0; r == 0 && i < kernel->n_packages; i++)
+		items[i] = kept_package(&kernel->packages[i], is_another(&question, &kernel->question, &p->forgotten_kernel));
+	a->keep.kernel_items = items;
+	a->keep.n_kernel_items = r == 0 ? kernel->n_packages : 0;
+	return r;
 }
 
 int earlier_answer_init(const struct build_env *env, const struct prepared *p, const struct strv *names,
@@ -370,12 +406,9 @@ int earlier_answer_init(const struct build_env *env, const struct prepared *p, c
 	ret->keep.open_debs = open_kept_debs;
 	ret->keep.ctx = ret;
 	r = keep_packages(ret, names, e);
-	if (kernel->kind == PLAN_KERNEL_PACKAGE && !(names && any_names_kernel(p, names))) {
-		ret->keep.kernel_items = ret->items + packages->n;
-		ret->keep.n_kernel_items = kernel->n_packages;
-		for (size_t i = 0; i < kernel->n_packages; i++)
-			ret->items[packages->n + i] = kept_package(&kernel->packages[i]);
-	}
+	if (r == 0 && kernel->kind == PLAN_KERNEL_PACKAGE && p->plan->kernel[p->arch].kind == PLAN_KERNEL_PACKAGE &&
+		!(names && any_names_kernel(p, names)))
+		r = keep_kernel(ret, e);
 	ret->is_there = packages->n + packages->asked.n > 0 || ret->keep.n_kernel_items > 0;
 	return r;
 }

@@ -182,6 +182,7 @@ int pkg_archive_init_repository(struct pkg_archive *a, const struct pkg_request 
 	int r;
 
 	init(a);
+	a->of_request = true;
 	a->source.uri = strndup(repository->uri, without_slashes(repository->uri));
 	a->source.suite = strdup(repository->suite);
 	a->source.check_valid_until = true;

@@ -24,6 +24,7 @@ struct pkg_archive {
 	char *site;		     /* its host */
 	struct strv places;	     /* where to fetch from: mirrors, then itself */
 	size_t place;		     /* the one in use; all of a suite's metadata comes from one place */
+	bool of_request;	     /* the plan adds it: its key is the plan's */
 	bool trusted;		     /* the plan takes it although nobody vouches for it */
 	const char *dates_ignored_by; /* what says not to look at Valid-Until; "": nobody needs to be told; NULL: it counts */
 	struct apt_release release;

@@ -7,7 +7,8 @@
 enum { RESTORE_ROUNDS_MAX = 3 };
 
 /* Why a version of the earlier answer does not stay. */
-enum keep_reason { KEEP_STAYS = 0, KEEP_NOWHERE, KEEP_NO_SOURCE, KEEP_UNSIGNED, KEEP_FORBIDDEN, KEEP_NEEDED, KEEP_CONFLICT, KEEP_TOGETHER };
+enum keep_reason { KEEP_STAYS = 0, KEEP_NOWHERE, KEEP_NO_SOURCE, KEEP_UNSIGNED, KEEP_OTHER_KEY, KEEP_FORBIDDEN, KEEP_NEEDED,
+	KEEP_CONFLICT, KEEP_TOGETHER };
 
 struct keep_entry {
 	const struct pkg_kept *item; /* NULL: it is about what the base has */
@@ -50,7 +51,9 @@ const struct pkg_archive *pkg_kept_archive(const struct pkg_kept *item, const st
 
 bool pkg_kept_is_vouched(const struct pkg_kept *item, const struct pkg_archive *archive)
 {
-	return archive && (archive->trusted || item->release_sha256.algorithm != DIGEST_NONE);
+	bool is_signed = item->release_sha256.algorithm != DIGEST_NONE;
+
+	return archive && (archive->trusted || (is_signed && !(archive->of_request && item->keys_may_differ)));
 }
 
 /* Find where an entry's version is without opening any .deb. Returns 1 when only its .deb can tell. */
@@ -81,7 +84,7 @@ static int locate(const struct pkg_keeping *k, const struct pkg_metadata *metada
 	a = pkg_kept_archive(item, metadata);
 	if (pkg_kept_is_vouched(item, a))
 		return 1;
-	entry->reason = a ? KEEP_UNSIGNED : KEEP_NO_SOURCE;
+	entry->reason = !a ? KEEP_NO_SOURCE : item->release_sha256.algorithm == DIGEST_NONE ? KEEP_UNSIGNED : KEEP_OTHER_KEY;
 	return 0;
 }
 
@@ -504,6 +507,9 @@ static void say_moves(const struct pkg_keeping *k, const struct pkg_marks *m)
 			break;
 		case KEEP_UNSIGNED:
 			(void)snprintf(why, sizeof(why), "no source has the old version, and nobody vouched for it");
+			break;
+		case KEEP_OTHER_KEY:
+			(void)snprintf(why, sizeof(why), "no source has the old version, and the key of its repository may be another since");
 			break;
 		case KEEP_FORBIDDEN:
 			(void)snprintf(why, sizeof(why), "the preferences of the base image forbid the old version");

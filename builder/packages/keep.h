@@ -12,7 +12,7 @@
  *
  * What is not kept: a version that the base has reached itself; one that the base's preferences forbid now; one that no list
  * has any more and whose .deb can be had nowhere, or whose archive and suite are no source of this request, or for which
- * nobody vouched while the plan does not trust its archive.
+ * nobody vouched while the plan does not trust its archive, or somebody did whose key the plan may have replaced.
  * Limits: KEEP_TRIES_MAX choices are tried in all. */
 #ifndef IMGBUILD_BUILDER_PACKAGES_KEEP_H
 #define IMGBUILD_BUILDER_PACKAGES_KEEP_H
@@ -60,7 +60,7 @@ const struct pkg_kept *pkg_keeping_find(const struct pkg_keeping *k, uint32_t ve
 const struct pkg_archive *pkg_kept_archive(const struct pkg_kept *item, const struct pkg_metadata *metadata);
 
 /* Say whether a package of that archive, which no list has any more, may stay: one that was taken unsigned, at the plan's word, does
- * not outlive that word. `archive` may be NULL. */
+ * not outlive that word, nor one of a repository of the plan a key that may have been replaced. `archive` may be NULL. */
 bool pkg_kept_is_vouched(const struct pkg_kept *item, const struct pkg_archive *archive);
 
 #endif

@@ -717,8 +717,9 @@ static int keep_kernel(struct resolution *s, uint32_t version, struct pkg_set *s
 		return 0;
 	r = can_keep_kernel(s, e);
 	if (r == 0)
-		progress_note(s->request->progress, "the kernel moves from `%s` %s to `%s` %s: the old one can be had nowhere",
-			keep->kernel_items[0].name, keep->kernel_items[0].version, name,
+		progress_note(s->request->progress,
+			"the kernel moves from `%s` %s to `%s` %s: the old one can be had nowhere, or who vouched for it may be "
+			"trusted no more", keep->kernel_items[0].name, keep->kernel_items[0].version, name,
 			s->universe.versions[version].version);
 	if (r <= 0)
 		return r;

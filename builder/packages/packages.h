@@ -106,6 +106,7 @@ struct pkg_kept {
 	const char *filename, *archive, *suite; /* as in struct pkg_item, or NULL: not known */
 	struct digest release_sha256;		/* likewise, or DIGEST_NONE */
 	int64_t release_date;			/* likewise; 0: not known */
+	bool keys_may_differ;			/* the request's repositories may have had other keys then */
 };
 
 /* An earlier answer, to be changed only as far as the request makes it necessary (keep.h says how). */

@@ -626,6 +626,58 @@ expect_taken_unsigned() {
 	grep -q 'name = "tree"' "$lock"
 }
 
+# A repository of the plan, with its key; the base names no archive.
+repository_ready() { # PACKAGES…
+	archive_publish
+	archive_base amd64 '# none'
+	rm "$archive_dir"/base-amd64/etc/apt/trusted.gpg.d/*
+	archive_base_pack
+	cp "$archive_dir/archive.asc" "${plan%/*}/key.asc"
+	repository_plan "$@"
+	archive_start
+	lock
+	expect_status 0
+}
+repository_plan() {
+	archive_plan "$@" <<-END
+		[[apt.repository]]
+		uri = "$archive_uri"
+		suite = "bookworm"
+		components = ["main"]
+		key = "key.asc"
+	END
+}
+
+@test "what only a key vouched for that the plan has replaced does not stay; what the new one vouches for does" {
+	archive_key fresh
+	repository_ready hello jq
+	archive_add "$(archive_repack "$(archive_deb hello)" 2.10-3+fixed)"
+	ARCHIVE_KEY=fresh archive_publish
+	cp "$archive_dir/fresh.asc" "${plan%/*}/key.asc"
+	lock
+	expect_status 0
+	expect_equal "$stdout" 'amd64 hello 2.10-3 -> 2.10-3+fixed'
+	expect_stderr '`hello` moves from 2\.10-3 to 2\.10-3\+fixed: .*the key of its repository may be another since'
+}
+
+@test "with the same key, what a repository of the plan has replaced stays until it is named" {
+	local jq_old
+	jq_old=$(dpkg-deb -f "$(archive_deb jq)" Version)
+	repository_ready hello jq
+	archive_add "$(archive_repack "$(archive_deb hello)" 2.10-3+fixed)" "$(archive_deb tree)" \
+		"$(archive_repack "$(archive_deb jq)" "$jq_old+new" 'Depends: libjq1')"
+	archive_publish
+	repository_plan hello jq tree
+	lock
+	expect_status 0
+	expect_equal "$(grep -v tree <<<"$stdout")" ''
+	grep -q 'name = "hello", version = "2.10-3"' "$lock"
+	run_imgbuild lock "${archive_mirror[@]}" "$plan" --update jq
+	expect_status 0
+	expect_equal "$stdout" "amd64 jq $jq_old -> $jq_old+new"
+	refute_stderr 'another since'
+}
+
 # ---- mirrors -----------------------------------------------------------------------------------------------------------
 
 @test "a mirror that is down or empty is passed over for the archive itself" {
