@@ -241,6 +241,23 @@ static int find_root(const struct store *store, const struct digest *base_sha256
 	return r < 0 ? r : -ENOENT;
 }
 
+/* Whether these are the bytes that the plan pins. A SHA-256 in the plan is base_sha256 itself, and local files were read; but for a
+ * plan with a SHA-512 alone only the lock says which SHA-256 that is, and a root that was taken out long ago is not judged again. */
+static bool is_pinned_base(const struct store *store, const struct prepared *p, const struct digest *base_sha256)
+{
+	const struct plan_location *location = &p->plan->base[p->arch].location;
+	_cleanup_close_ int fd = -1;
+	struct err ignored = ERR_INIT;
+	struct digest found;
+
+	if (!location->url || location->sha256.algorithm != DIGEST_NONE || location->sha512.algorithm == DIGEST_NONE)
+		return true;
+	if (store_find_blob(store, &location->sha512, &found, NULL, &ignored) == 0)
+		return digest_equal(&found, base_sha256);
+	return store_open_blob(store, base_sha256, &fd, NULL, &ignored) == 0 &&
+		digest_fd(DIGEST_SHA512, fd, UINT64_MAX, &found, &ignored) == 0 && digest_equal(&found, &location->sha512);
+}
+
 bool root_is_cached(const struct store *store, const struct prepared *p, const struct digest *base_sha256)
 {
 	_cleanup_free_ char *path = NULL;
@@ -248,7 +265,7 @@ bool root_is_cached(const struct store *store, const struct prepared *p, const s
 	char selector[320];
 
 	root_selector(&p->plan->base[p->arch].partition, selector);
-	return find_root(store, base_sha256, selector, p->arch, &path, &ignored) == 0;
+	return find_root(store, base_sha256, selector, p->arch, &path, &ignored) == 0 && is_pinned_base(store, p, base_sha256);
 }
 
 static int open_image(const char *path, const char *name, int *ret_fd, struct blockdev **ret_dev, struct ext4 **ret_fs,
@@ -278,7 +295,9 @@ int root_get(const struct build_env *env, const struct prepared *p, const struct
 	int r;
 
 	root_selector(&p->plan->base[p->arch].partition, selector);
-	r = find_root(publisher_store(env->publisher), base_sha256, selector, p->arch, &root.path, e);
+	r = is_pinned_base(publisher_store(env->publisher), p, base_sha256) ?
+		find_root(publisher_store(env->publisher), base_sha256, selector, p->arch, &root.path, e) :
+		-ENOENT;
 	if (r == -ENOENT)
 		r = extract_root(env, p, base_sha256, selector, &root.path, e);
 	if (r == 0)

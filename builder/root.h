@@ -35,7 +35,8 @@ struct root {
 int root_get(const struct build_env *env, const struct prepared *p, const struct digest *base_sha256, struct root *ret,
 	struct err *e) _must_check_;
 
-/* Whether the cache has that root already, so that the base itself need not be fetched. */
+/* Whether the cache has that root already, so that the base itself need not be fetched. For a plan that pins its base by SHA-512 alone
+ * also whether the store knows that it is of that base: else the base is fetched and judged as if there were no root. */
 bool root_is_cached(const struct store *store, const struct prepared *p, const struct digest *base_sha256);
 
 void root_release(struct root *r);

@@ -58,12 +58,13 @@ static int note_gap(const struct maker *m, const char *slot, enum key_gap_reason
 }
 
 /* See whether there is an answer. r: what asking the question returned; asked and answered: the digests of the plan's question and of that
- * in the lock. Returns 1 when there is an answer, 0 when it was noted that there is none. */
-static int check_answer(const struct maker *m, int r, const struct digest *asked, const struct digest *answered, const char *slot)
+ * in the lock; is_of_plan: nothing else speaks against that answer. Returns 1 when there is an answer, 0 when it was noted that there is none. */
+static int check_answer(const struct maker *m, int r, const struct digest *asked, const struct digest *answered, bool is_of_plan,
+	const char *slot)
 {
 	if (r < 0 && r != -ENOKEY)
 		return r;
-	if (r == 0 && digest_equal(asked, answered))
+	if (r == 0 && is_of_plan && digest_equal(asked, answered))
 		return 1;
 	if (r == 0)
 		return note_gap(m, slot, answered->algorithm == DIGEST_NONE ? KEY_GAP_NOT_ASKED : KEY_GAP_STALE);
@@ -102,7 +103,8 @@ static int put_base(const struct maker *m, json_t *document)
 	if (r == -ENOKEY && m->plan->base[m->arch].location.url) {
 		err_clear(m->e);
 		r = lock_question_base(m->plan, m->arch, m->locals, &question, m->e);
-		r = check_answer(m, r, &question, &m->lock->base.question, "base");
+		r = check_answer(m, r, &question, &m->lock->base.question,
+			lock_base_is_of_plan(m->plan, m->whole_lock, m->arch), "base");
 	} else if (r == 0 && json_object_set_new(object, "sha256", json_of_digest(&base)) < 0) {
 		r = out_of_memory(m->e);
 	}
@@ -133,7 +135,8 @@ static int kernel_digest(const struct maker *m, struct digest *ret)
 		return 1;
 	}
 	r = lock_question_kernel(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
-	r = check_answer(m, r, &question, &m->lock->kernel.question, "kernel");
+	r = check_answer(m, r, &question, &m->lock->kernel.question,
+		lock_kernel_is_of_plan(m->plan, m->whole_lock, m->arch), "kernel");
 	if (r > 0)
 		*ret = m->lock->kernel.sha256;
 	return r;
@@ -222,7 +225,7 @@ static int put_packages(const struct maker *m, json_t *document)
 	if (lock_needs_packages(m->plan, m->arch)) {
 		packages = &m->lock->packages;
 		r = lock_question_packages(m->plan, m->whole_lock, m->arch, m->locals, &question, m->e);
-		known = check_answer(m, r, &question, &packages->question, "packages");
+		known = check_answer(m, r, &question, &packages->question, true, "packages");
 		r = known > 0 ? lock_check_packages(m->plan, m->whole_lock, m->arch, m->locals, m->e) : 0;
 		if (r == -ENOKEY) {
 			err_clear(m->e);
@@ -291,7 +294,7 @@ static int content_digest(const struct maker *m, const char *prefix, const char 
 	for (size_t i = 0; i < lock->n_sources; i++)
 		if (strcmp(lock->sources[i].slot, slot) == 0)
 			answered = &lock->sources[i].blob.question;
-	return check_answer(m, 0, &question, answered, slot);
+	return check_answer(m, 0, &question, answered, true, slot);
 }
 
 /* Put the digest of a file's or an input's bytes into its object, where it is known. */

@@ -203,6 +203,11 @@ int lock_set_source(struct lock *l, const struct plan *p, enum arch arch, const 
 int lock_prune(struct lock *l, const struct plan *p, enum arch arch, const struct plan_local_inputs *locals, struct err *e)
 	_must_check_;
 
+/* Whether the lock's base and its kernel are of the SHA-512 that the plan gives, where it gives that alone. The question says which file
+ * was meant, not that the SHA-256 beside it belongs to it: a section that fails here answers nothing. */
+bool lock_base_is_of_plan(const struct plan *p, const struct lock *l, enum arch arch);
+bool lock_kernel_is_of_plan(const struct plan *p, const struct lock *l, enum arch arch);
+
 /* Find the answer for a [files] or [inputs] slot that is still an answer to the plan's question; NULL when none. */
 const struct lock_blob *lock_source_find(const struct lock *l, const struct plan *p, enum arch arch, const char *slot);
 

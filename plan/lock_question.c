@@ -79,6 +79,25 @@ int lock_question_base(const struct plan *p, enum arch arch, const struct plan_l
 	return digest_question("base", take_ptr(question), ret, e);
 }
 
+static bool is_of_location(const struct plan_location *l, const struct lock_blob *answer)
+{
+	return !l->url || l->sha256.algorithm != DIGEST_NONE || l->sha512.algorithm == DIGEST_NONE ||
+		digest_equal(&l->sha512, &answer->sha512);
+}
+
+bool lock_base_is_of_plan(const struct plan *p, const struct lock *l, enum arch arch)
+{
+	return is_of_location(&p->base[arch].location, &l->arch[arch].base);
+}
+
+bool lock_kernel_is_of_plan(const struct plan *p, const struct lock *l, enum arch arch)
+{
+	const struct plan_kernel *k = &p->kernel[arch];
+
+	return (k->kind != PLAN_KERNEL_FILE && k->kind != PLAN_KERNEL_ARCHIVE) ||
+		is_of_location(&k->location, &l->arch[arch].kernel.archive);
+}
+
 int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch, const struct plan_local_inputs *locals,
 	struct digest *ret, struct err *e)
 {
@@ -105,7 +124,7 @@ int lock_base_digest(const struct plan *p, const struct lock *l, enum arch arch,
 	r = lock_question_base(p, arch, locals, &question, e);
 	if (r < 0)
 		return r;
-	if (!digest_equal(&question, &answer->question))
+	if (!digest_equal(&question, &answer->question) || !lock_base_is_of_plan(p, l, arch))
 		return err_set(e, -ENOKEY, "the lock does not pin the base image that the plan names for %s", arch_name(arch));
 	*ret = answer->sha256;
 	return 0;
@@ -335,6 +354,8 @@ int lock_missing(const struct plan *p, const struct lock *l, enum arch arch, con
 	}
 	if (r == 0 && lock_needs_kernel(p, arch)) {
 		r = lock_question_kernel(p, l, arch, locals, &asked, e);
+		if (r == 0 && !lock_kernel_is_of_plan(p, l, arch))
+			sections |= LOCK_SECTION_KERNEL;
 		r = check_answer(r, &asked, &a->kernel.question, LOCK_SECTION_KERNEL, &sections, e);
 	}
 	if (r == 0 && lock_needs_packages(p, arch)) {

@@ -180,6 +180,44 @@ asked() { grep -F "GET $1 " "$log"; }
 	cmp "$www/images/base.qcow2" "$blob"
 }
 
+@test "build: a root in the cache is not taken for that of a base which the plan pins by SHA-512" {
+	# The root of another base, which is of use to another plan.
+	cp "$www/images/base.qcow2" "$www/images/other.qcow2"
+	printf '%512s' '' >>"$www/images/other.qcow2"
+	other=$(sha256sum <"$www/images/other.qcow2" | cut -d' ' -f1)
+	start_nginx
+	plan_from "$url"
+	sed -i 's|base.qcow2|other.qcow2|' "$plan"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build "$plan"
+	expect_status 4
+	ls -d "$IMGBUILD_CACHE/roots/$other"-*
+	rm "${plan%.toml}.lock"
+	plan_from "$url"
+	sed -i "/base.qcow2/a sha512 = \"$(sha512sum <"$www/images/base.qcow2" | cut -d' ' -f1)\"" "$plan"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build "$plan"
+	expect_status 4
+	expect_stderr 'qemu-system'
+	# Its own root is taken from there, without the image being asked for again.
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build --offline --locked "$plan"
+	expect_status 4
+	refute_stderr extract
+	cp "${plan%.toml}.lock" "$BATS_TEST_TMPDIR/lock"
+	sed -i "s/$base/$other/" "${plan%.toml}.lock"
+	for blob in there gone; do
+		PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build --offline --locked "$plan"
+		expect_status 3
+		expect_stderr 'base image'
+		refute_stderr 'qemu-system'
+		rm -f "$IMGBUILD_CACHE/blobs/sha256/${other:0:2}/$other"
+	done
+	# Nor with an answer that is of another SHA-512 by its own words.
+	sed "s/$base/$other/; /^sha512/s/\"./\"g/; /^sha512/s/g/$(printf %x $((0x$(sed -n 's/^sha512 = "\(.\).*/\1/p' "$BATS_TEST_TMPDIR/lock") ^ 1)))/" \
+		"$BATS_TEST_TMPDIR/lock" >"${plan%.toml}.lock"
+	PATH_FOR_IMGBUILD=/nonexistent run_imgbuild build --offline --locked "$plan"
+	expect_status 2
+	refute_stderr 'qemu-system'
+}
+
 @test "vendor: several at a time into one folder" {
 	start_nginx
 	plan_from "$url"

@@ -134,10 +134,14 @@ static inline void fixture_answer(struct answered *a, enum arch arch, const char
 		.removals = { .items = removed, .n = 1, .capacity = 2 },
 		.keyrings = keyrings,
 		.n_keyrings = ARRAY_SIZE(keyrings) };
+	struct lock_blob base = blob;
 	struct err e = ERR_INIT;
 	unsigned sections;
 
-	if (lock_set_base(&a->lock, a->plan, arch, &a->locals, &blob, &e) < 0 ||
+	/* Answers are of the files that the plan pins. */
+	base.sha512 = a->plan->base[arch].location.sha512;
+	kernel.archive.sha512 = a->plan->kernel[arch].location.sha512;
+	if (lock_set_base(&a->lock, a->plan, arch, &a->locals, &base, &e) < 0 ||
 		lock_set_kernel(&a->lock, a->plan, arch, &a->locals, &kernel, &e) < 0 ||
 		lock_set_packages(&a->lock, a->plan, arch, &a->locals, &answer, &e) < 0)
 		fail_msg("%s", e.message);

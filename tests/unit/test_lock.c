@@ -283,6 +283,34 @@ static void what_the_plan_pins_needs_no_lock(void **state)
 	assert_false(lock_needs_packages(a.plan, ARCH_AMD64));
 }
 
+/* Where the plan has a SHA-512 alone, an answer that was made for it and then edited is none. */
+static void an_answer_of_another_sha512_is_missing(void **state)
+{
+	static const char text[] = "[base.amd64]\nurl = \"https://example.org/b\"\nsha512 = \"" HEX HEX "\"\n"
+				   "[kernel.amd64]\nurl = \"https://example.org/vmlinux\"\nsha512 = \"" HEX HEX "\"\n";
+	_cleanup_answered_ struct answered a = { 0 };
+	struct lock_blob blob = { .size_bytes = 5, .sha256 = digest_of_text("b", 1), .trust = LOCK_TRUST_PLAN };
+	struct lock_kernel kernel = { .kind = PLAN_KERNEL_FILE, .sha256 = blob.sha256 };
+	struct lock_arch *locked = &a.lock.arch[ARCH_AMD64];
+	struct digest *const digests[] = { &locked->base.sha512, &locked->kernel.archive.sha512 };
+	const unsigned sections[] = { LOCK_SECTION_BASE, LOCK_SECTION_KERNEL };
+	struct err e = ERR_INIT;
+
+	assert_int_equal(digest_parse_hex(DIGEST_SHA512, HEX HEX, &blob.sha512), 0);
+	kernel.archive = blob;
+	fixture_load(*state, text, ARCH_AMD64, &a);
+	assert_int_equal(lock_set_base(&a.lock, a.plan, ARCH_AMD64, &a.locals, &blob, &e), 0);
+	assert_int_equal(lock_set_kernel(&a.lock, a.plan, ARCH_AMD64, &a.locals, &kernel, &e), 0);
+	assert_int_equal(missing_of(&a, &a.lock, ARCH_AMD64), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(digests); i++) {
+		digests[i]->bytes[0] ^= 1;
+		assert_int_equal(missing_of(&a, &a.lock, ARCH_AMD64), sections[i]);
+		*digests[i] = (struct digest){ 0 };
+		assert_int_equal(missing_of(&a, &a.lock, ARCH_AMD64), sections[i]);
+		*digests[i] = blob.sha512;
+	}
+}
+
 static void sources_that_left_the_plan_leave_the_lock(void **state)
 {
 	static const char fewer[] = "[base.amd64]\nurl = \"https://example.org/b\"\n[inputs.i]\nurl = \"https://example.org/i2\"\n";
@@ -543,6 +571,7 @@ int main(void)
 		cmocka_unit_test(a_lock_that_cannot_be_read_is_not_overwritten),
 		cmocka_unit_test(an_older_answer_is_missing_again),
 		cmocka_unit_test(what_the_plan_pins_needs_no_lock),
+		cmocka_unit_test(an_answer_of_another_sha512_is_missing),
 		cmocka_unit_test(sources_that_left_the_plan_leave_the_lock),
 		cmocka_unit_test(what_vouched_for_a_base_is_kept),
 		cmocka_unit_test(what_answers_nothing_is_pruned),
