@@ -470,6 +470,12 @@ image||size|2147483648|3221225472'
 	printf '[files."/etc/evil"]\ncontent = "a\\u001b[31mred\\u0007\\u009b2J\\r\\n"\n' >>"$plan"
 	publish "$plan" amd64 plan.toml="$(sed 's/^name = .*/name = "n\\u001b[2Jx\\u009b\\u007f"/' "$plan")"
 	sed -i -e 's/\[31mred/[32mgreen/' -e 's/AAAA one/AAAA \\u009b1m/' "$plan"
+	# Where a line is asked for, it is one without them.
+	why
+	expect_status 2
+	expect_stderr 'authorized_keys: found "ssh-ed25519 AAAA'
+	refute grep -qP '\xc2[\x80-\x9f]' "$BATS_TEST_TMPDIR/stderr"
+	sed -i 's/AAAA \\u009b1m/AAAA two/' "$plan"
 	why
 	expect_status 0
 	expect_line "    +a?[32mgreen???2J?" || expect_line "    +a?[32mgreen????2J?"
