@@ -96,6 +96,22 @@ static inline void fixture_teardown(struct apt_fixture *f)
 	(void)close(f->dir_fd);
 }
 
+/* The two for cmocka: a fixture in *state, and its end. */
+static inline int fixture_state_setup(void **state)
+{
+	static struct apt_fixture f;
+
+	fixture_setup(&f);
+	*state = &f;
+	return 0;
+}
+
+static inline int fixture_state_teardown(void **state)
+{
+	fixture_teardown(*state);
+	return 0;
+}
+
 /* Make a key of that name and write its certificate to NAME.gpg (binary) and NAME.asc (armoured). */
 static inline void fixture_make_key(const struct apt_fixture *f, const char *name)
 {

@@ -254,21 +254,6 @@ static void tells_the_path_from_a_list(void **state)
 	}
 }
 
-static int setup(void **state)
-{
-	static struct apt_fixture f;
-
-	fixture_setup(&f);
-	*state = &f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fixture_teardown(*state);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -281,5 +266,5 @@ int main(void)
 		cmocka_unit_test(tells_the_path_from_a_list),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, fixture_state_setup, fixture_state_teardown);
 }

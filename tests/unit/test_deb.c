@@ -50,12 +50,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	fixture_teardown(*state);
-	return 0;
-}
-
 static void reads_control(void **state)
 {
 	const struct apt_fixture *f = *state;
@@ -217,5 +211,5 @@ int main(void)
 		cmocka_unit_test(a_control_file_has_a_limit),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, fixture_state_teardown);
 }

@@ -236,13 +236,7 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	fixture_teardown(*state);
-	return 0;
-}
-
-#define on_a_root(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define on_a_root(test) cmocka_unit_test_setup_teardown(test, setup, fixture_state_teardown)
 
 int main(void)
 {

@@ -256,21 +256,6 @@ static void reads_apt_conf(void **state)
 	assert_null(none);
 }
 
-static int setup(void **state)
-{
-	static struct apt_fixture f;
-
-	fixture_setup(&f);
-	*state = &f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fixture_teardown(*state);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -279,8 +264,8 @@ int main(void)
 		cmocka_unit_test(an_inline_key_is_unfolded),
 		cmocka_unit_test(refuses_by_name),
 		cmocka_unit_test(lenient_reading_leaves_out_what_it_would_refuse),
-		cmocka_unit_test_setup_teardown(reads_a_systems_sources_in_apts_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(links_stay_within_the_image, setup, teardown),
+		cmocka_unit_test_setup_teardown(reads_a_systems_sources_in_apts_order, fixture_state_setup, fixture_state_teardown),
+		cmocka_unit_test_setup_teardown(links_stay_within_the_image, fixture_state_setup, fixture_state_teardown),
 		cmocka_unit_test(maps_mirrors),
 		cmocka_unit_test(knows_snapshots),
 		cmocka_unit_test(reads_apt_conf),
