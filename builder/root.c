@@ -258,6 +258,15 @@ static bool is_pinned_base(const struct store *store, const struct prepared *p, 
 		digest_fd(DIGEST_SHA512, fd, UINT64_MAX, &found, &ignored) == 0 && digest_equal(&found, &location->sha512);
 }
 
+/* Find the root in the cache that may stand for the plan's base. Returns as find_root(). */
+static int find_root_of_plan(const struct store *store, const struct prepared *p, const struct digest *base_sha256,
+	const char *selector, char **ret, struct err *e)
+{
+	if (!is_pinned_base(store, p, base_sha256))
+		return -ENOENT;
+	return find_root(store, base_sha256, selector, p->arch, ret, e);
+}
+
 bool root_is_cached(const struct store *store, const struct prepared *p, const struct digest *base_sha256)
 {
 	_cleanup_free_ char *path = NULL;
@@ -265,7 +274,7 @@ bool root_is_cached(const struct store *store, const struct prepared *p, const s
 	char selector[320];
 
 	root_selector(&p->plan->base[p->arch].partition, selector);
-	return find_root(store, base_sha256, selector, p->arch, &path, &ignored) == 0 && is_pinned_base(store, p, base_sha256);
+	return find_root_of_plan(store, p, base_sha256, selector, &path, &ignored) == 0;
 }
 
 static int open_image(const char *path, const char *name, int *ret_fd, struct blockdev **ret_dev, struct ext4 **ret_fs,
@@ -295,9 +304,7 @@ int root_get(const struct build_env *env, const struct prepared *p, const struct
 	int r;
 
 	root_selector(&p->plan->base[p->arch].partition, selector);
-	r = is_pinned_base(publisher_store(env->publisher), p, base_sha256) ?
-		find_root(publisher_store(env->publisher), base_sha256, selector, p->arch, &root.path, e) :
-		-ENOENT;
+	r = find_root_of_plan(publisher_store(env->publisher), p, base_sha256, selector, &root.path, e);
 	if (r == -ENOENT)
 		r = extract_root(env, p, base_sha256, selector, &root.path, e);
 	if (r == 0)
